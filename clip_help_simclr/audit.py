@@ -55,6 +55,7 @@ def _count(before: PairGraph, after: PairGraph, labels: Int[Tensor, "N"]) -> dic
         true_negatives=(negative & ~same).sum().item(), true_negatives_lost=(negative & ~same & ~c1).sum().item(),
         rows=len(y), rows_dropped=(~kept).sum().item())
 
+# %% ../nbs/23_audit.ipynb #d1b6600e
 def audit_strategies(
     strategies: Mapping[str, Resampler], # the strategies by name
     embedding: Float[Tensor, "m d_g"], # guide embeddings of the data set, one an image (N, d_g), or one a view (V N, d_g), view-major

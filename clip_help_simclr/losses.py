@@ -83,6 +83,7 @@ def _softmax_rows(temperature: float) -> _RowLoss:
         return loss, G.div_(temperature)
     return row_loss
 
+# %% ../nbs/21_losses.ipynb #bef6049f
 class _GuidedLoss(nn.Module):
     "What the losses share: a strategy, the number of views and the block height."
     def __init__(self, resample: Resampler | None, views: int, tile: int | None):

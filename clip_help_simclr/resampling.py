@@ -27,47 +27,36 @@ def _blocks(n: int, width: int, tile: int | None) -> Iterator[slice]:
     tile = tile or max(64, 2**20 // width)
     return (slice(start, min(start + tile, n)) for start in range(0, n, tile))
 
-def _reduction_dtype(t: Tensor) -> torch.dtype:
-    "float64 stays float64; everything narrower is reduced in float32."
-    return torch.promote_types(t.dtype, torch.float32)
+def _unit_rows(guide: Tensor, n: int, views: int) -> Float[Tensor, "m d_g"]:
+    "Guide embeddings checked and normalized, in float32 or float64."
+    if guide.ndim != 2 or not guide.is_floating_point():
+        raise ValueError(f"guide: expected a floating-point tensor (n, d_g) or (N, d_g), got {guide.dtype} of shape {tuple(guide.shape)}")
+    if len(guide) not in (n, n // views):
+        raise ValueError(f"guide: expected {n} rows (one a view) or {n // views} (one an image) for {views} views of {n // views} images, got {len(guide)}")
+    if not torch.isfinite(guide).all():
+        raise ValueError("guide: has NaN or infinite values. Leave images without a valid embedding out of the batch")
+    return F.normalize(guide.detach().to(torch.promote_types(guide.dtype, torch.float32)), dim=1)
 
+# %% ../nbs/20_resampling.ipynb #0ee4f143
 @dataclass(frozen=True, eq=False)
 class GuideSimilarity:
-    """Cosine similarities of the guide embeddings of a batch, evaluated by blocks of rows.
+    """Cosine similarities S of the guide embeddings of a batch, evaluated by blocks of rows.
 
-    Half-precision embeddings are widened to float32 first; what they rounded away stays lost
-    (bfloat16 embeddings move the nearest neighbour of about one row in twenty)."""
+    Half-precision embeddings are widened to float32 first; what they rounded away stays lost (bfloat16 moves the nearest neighbour of about one row in twenty)."""
     embedding: Float[Tensor, "m d_g"] # unit rows, one a view (m = n) or one an image (m = N)
-    views: int # V, the number of views of each image
-    per_view: bool # whether each view has its own row
+    images: int # N, number of images
+    views: int # V, views of each image
     cross: bool = False # whether a row's columns are the other tower's rows only (two towers, V = 2)
 
-    @classmethod
-    def from_guide(
-        cls,
-        guide: Float[Tensor, "m d_g"], # guide embeddings of any float dtype and length, one a view (n, d_g) or one an image (N, d_g)
-        n: int, # number of views in the batch
-        views: int, # views of each image
-        cross: bool = False, # see the class
-    ) -> GuideSimilarity:
-        "Check and normalize guide embeddings. Raises `ValueError` for a wrong shape or dtype and for values that are not finite."
-        if guide.ndim != 2 or not guide.is_floating_point():
-            raise ValueError(f"guide: expected a floating-point tensor (n, d_g) or (N, d_g), got {guide.dtype} of shape {tuple(guide.shape)}")
-        if len(guide) not in (n, n // views):
-            raise ValueError(f"guide: expected {n} rows (one a view) or {n // views} (one an image) for {views} views of {n // views} images, got {len(guide)}")
-        if not torch.isfinite(guide).all():
-            raise ValueError("guide: has NaN or infinite values. Leave images without a valid embedding out of the batch")
-        return cls(F.normalize(guide.detach().to(_reduction_dtype(guide)), dim=1), views, len(guide) == n, cross)
+    @property
+    def per_view(self) -> bool:
+        "Whether each view has its own row."
+        return len(self.embedding) > self.images
 
     @property
     def tolerance(self) -> float:
         "Similarities that differ by less count as equal."
         return 16 * torch.finfo(self.embedding.dtype).eps
-
-    @property
-    def images(self) -> int:
-        "N, the number of images."
-        return len(self.embedding) // (self.views if self.per_view else 1)
 
     def block(
         self,
@@ -78,8 +67,8 @@ class GuideSimilarity:
         if self.per_view:
             other = self.embedding if not self.cross else self.embedding[N:] if rows.start < N else self.embedding[:N]
             return self.embedding[rows] @ other.T
-        image_rows = torch.arange(rows.start, rows.stop, device=self.embedding.device) % N
-        return (self.embedding[image_rows] @ self.embedding.T).repeat(1, 1 if self.cross else self.views)
+        image = torch.arange(rows.start, rows.stop, device=self.embedding.device) % N
+        return (self.embedding[image] @ self.embedding.T).repeat(1, 1 if self.cross else self.views)
 
     def at(
         self,
@@ -92,40 +81,15 @@ class GuideSimilarity:
 
 # %% ../nbs/20_resampling.ipynb #ae45301a
 @dataclass(frozen=True, eq=False)
-class PairGraph:
-    """The positive pairs of a batch and the negatives that count, a row at a time; no n x n matrix is held.
-
-    Row i has positives `positives[i]` with `weights[i]`, which sum to 1, or to 0 where the row is dropped (it then takes no part in a loss);
-    a weight of 0 is no positive. A column j is in row i's denominator if it is a positive of the row, or if low[i] < S_ij < high[i], where S are
-    the guide similarities; never if j = i."""
+class _Edges:
+    "What a pair graph stores, and how it is edited."
     views: int # V, views of each image, stacked view-major
     positives: Int[Tensor, "n p"] # columns of the positives
-    weights: Float[Tensor, "n p"] # their weights
+    weights: Float[Tensor, "n p"] # their weights; a weight of 0 is no positive
     similarity: GuideSimilarity | None = None # what the band refers to
     low: Float[Tensor, "n"] | None = None # columns at or below leave; None: none
     high: Float[Tensor, "n"] | None = None # columns at or above leave; None: none
     cross: bool = False # two towers: the columns of a row are the rows of the other view
-
-    @classmethod
-    def from_views(
-        cls,
-        n: int, # rows of the batch, views x images
-        views: int = 2, # V, views of each image
-        guide: Float[Tensor, "m d_g"] | None = None, # guide embeddings, one a view (n, d_g) or one an image (N, d_g)
-        cross: bool = False, # two towers, e.g. image and text: only pairs across towers exist (views must be 2)
-        device: torch.device | str = "cpu", # where the graph lives
-        dtype: torch.dtype = torch.float32, # of the weights
-    ) -> PairGraph:
-        "SimCLR's graph: all other views of a row's image are its positives, with equal weights. Raises `ValueError` for sizes that do not fit."
-        if views < 2 or (cross and views != 2):
-            raise ValueError(f"views: expected {'exactly 2 for two towers' if cross else 'at least 2'}, got {views}")
-        if n == 0 or n % views:
-            raise ValueError(f"z: expected views x images rows, stacked view after view, got {n} rows, which {views} views do not divide. Pass `views`, or drop the incomplete images")
-        rows, step = torch.arange(n, device=device)[:, None], n // views
-        positives = (rows + step * torch.arange(1, views, device=device)) % n
-        weights = torch.full((n, views - 1), 1 / (views - 1), device=device, dtype=dtype)
-        similarity = None if guide is None else GuideSimilarity.from_guide(guide.to(device), n, views, cross)
-        return cls(views, positives, weights, similarity, cross=cross)
 
     def __len__(self) -> int: return len(self.positives)
 
@@ -159,6 +123,9 @@ class PairGraph:
         if high is not None and self.high is not None: high = torch.minimum(high, self.high)
         return replace(self, low=self.low if low is None else low, high=self.high if high is None else high)
 
+# %% ../nbs/20_resampling.ipynb #8ccbd7e2
+class _Blocks(_Edges):
+    "How a pair graph is read."
     def blocks(
         self,
         tile: int | None = None, # rows a block; None: by size, all rows of a small batch
@@ -176,20 +143,47 @@ class PairGraph:
         own_views: bool = False, # leave out all views of the row's own image, positives or not
     ) -> Bool[Tensor, "b c"]:
         "True where a column is not in a row's denominator."
-        device = self.positives.device
-        out = torch.zeros(rows.stop - rows.start, columns.stop - columns.start, dtype=torch.bool, device=device)
+        row = torch.arange(rows.stop - rows.start, device=self.positives.device)
+        out = torch.zeros(len(row), columns.stop - columns.start, dtype=torch.bool, device=row.device)
         if self.low is not None or self.high is not None:
             S = self.similarity.block(rows)
             if self.high is not None: torch.ge(S, self.high[rows, None], out=out)
             if self.low is not None: out |= S <= self.low[rows, None]
-            row, slot = self.weights[rows].nonzero(as_tuple=True)
-            out[row, self.positives[rows][row, slot] - columns.start] = False
-        row = torch.arange(rows.stop - rows.start, device=device)
-        for image in range(columns.start, columns.stop, self.images):  # the columns of one view
-            own = (row + rows.start) % self.images + image
-            if own_views: out[row, own - columns.start] = True
-            else: out[row, own - columns.start] |= own == row + rows.start
+            kept, slot = self.weights[rows].nonzero(as_tuple=True)
+            out[kept, self.positives[rows][kept, slot] - columns.start] = False
+        if own_views:
+            own = (row + rows.start) % self.images
+            for first in range(0, out.shape[1], self.images): out[row, own + first] = True
+        elif not self.cross: out[row, row + rows.start] = True
         return out
+
+# %% ../nbs/20_resampling.ipynb #a6e9cb52
+class PairGraph(_Blocks):
+    """The positive pairs of a batch and the negatives that count, a row at a time; no n x n matrix is held.
+
+    Row i has positives `positives[i]` with `weights[i]`, which sum to 1, or to 0 where the row is dropped (it then takes no part in a loss). A column j is in
+    row i's denominator if it is a positive of the row, or if low[i] < S_ij < high[i], where S are the guide similarities; never if j = i."""
+
+    @classmethod
+    def from_views(
+        cls,
+        n: int, # rows of the batch, views x images
+        views: int = 2, # V, views of each image
+        guide: Float[Tensor, "m d_g"] | None = None, # guide embeddings of any float dtype and length, one a view (n, d_g) or one an image (N, d_g)
+        cross: bool = False, # two towers, e.g. image and text: only pairs across towers exist (views must be 2)
+        device: torch.device | str = "cpu", # where the graph lives
+        dtype: torch.dtype = torch.float32, # of the weights
+    ) -> PairGraph:
+        "SimCLR's graph: all other views of a row's image are its positives, with equal weights. Raises `ValueError` for sizes that do not fit and a guide that is not finite."
+        if views < 2 or (cross and views != 2):
+            raise ValueError(f"views: expected {'exactly 2 for two towers' if cross else 'at least 2'}, got {views}")
+        if n == 0 or n % views:
+            raise ValueError(f"z: expected views x images rows, stacked view after view, got {n} rows, which {views} views do not divide. Pass `views`, or drop the incomplete images")
+        rows, images = torch.arange(n, device=device)[:, None], n // views
+        positives = (rows + images * torch.arange(1, views, device=device)) % n
+        weights = torch.full((n, views - 1), 1 / (views - 1), device=device, dtype=dtype)
+        similarity = None if guide is None else GuideSimilarity(_unit_rows(guide.to(device), n, views), images, views, cross)
+        return cls(views, positives, weights, similarity, cross=cross)
 
     def dense(self) -> tuple[Float[Tensor, "n n"], Bool[Tensor, "n n"]]: # positive weights; which columns are in the denominator
         "Both matrices in full, for reading, pictures and tests on small batches."

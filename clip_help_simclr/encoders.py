@@ -101,7 +101,7 @@ def build_encoder(
 
 # %% ../nbs/32_encoders.ipynb #97d1ba96
 class Projector(nn.Sequential):
-    "SimCLR's two-layer projector, linear–ReLU–linear: features h (B, in_features) to z (B, out_features), not normalized (arXiv 2002.05709, section 2)."
+    "SimCLR's two-layer projector, linear–batch norm–ReLU–linear: features h (B, in_features) to z (B, out_features), not normalized (arXiv 2002.05709, section 2)."
 
     def __init__(
         self,
@@ -112,4 +112,4 @@ class Projector(nn.Sequential):
     ):
         hidden = hidden or in_features
         with _seeded(seed, "projector"):
-            super().__init__(nn.Linear(in_features, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out_features))
+            super().__init__(nn.Linear(in_features, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out_features))

@@ -43,7 +43,7 @@ def crop_resize(
     box: Int[Tensor, "n 4"], # top, left, height, width of each crop, in pixels; fastest where it lives on the CPU
     size: int, # height and width of the output, in pixels
     flip: Bool[Tensor, "n"] | None = None, # which images to mirror left to right
-) -> Float[Tensor, "n 3 size size"]: # in [0, 1]; float32 for uint8 images
+) -> Float[Tensor, "n 3 size size"]: # in [0, 1] up to rounding; float32 for uint8 images
     "Crop, resize (bilinear, antialiased) and mirror each image by its own box: torchvision's `resized_crop(…, antialias=True)`, then `horizontal_flip`."
     shrinks = True
     if box.device.type == "cpu": # skip what no crop of this batch needs
@@ -63,7 +63,7 @@ def resize(
     size: int, # height and width of the output, in pixels
 ) -> Float[Tensor, "n 3 size size"]: # in [0, 1]
     "Resize whole images (bilinear, antialiased); nothing is drawn at random."
-    return crop_resize(images, torch.tensor([[0, 0, *images.shape[2:]]]).expand(len(images), 4), size)
+    return crop_resize(images, torch.tensor([[0, 0, *images.shape[2:]]]).expand(len(images), 4), size).clamp_(0, 1)
 
 # %% ../nbs/31_augment.ipynb #4d78d3b7
 _LUMA = (0.2989, 0.587, 0.114)
@@ -305,6 +305,7 @@ class SimCLRViews:
             if getattr(self, name) is None: object.__setattr__(self, name, small if self.size <= 64 else large)
         for name, top in dict(flip=1, jitter=1, gray=1, blur=1, strength=2.5).items(): # 2.5 turns hue by half a turn
             if not 0 <= getattr(self, name) <= top: raise ValueError(f"{name}: {getattr(self, name)}. Give a number from 0 to {top}")
+        object.__setattr__(self, "crop_scale", tuple(self.crop_scale)) # JSON has only lists
         low, high = self.crop_scale
         if not 0 < low <= high <= 1: raise ValueError(f"crop_scale: {self.crop_scale}. Give (smallest, largest) with 0 < smallest <= largest <= 1")
 

@@ -257,7 +257,7 @@ def pretrain(
             for batch in batches(data, config.batch_size, generator=generator(config.seed, "order", epoch), drop_last=True, device=device, workers=config.workers):
                 factor = warmup_cosine(step, steps, config.warmup)
                 for group in optimizer.param_groups: group["lr"] = factor * config.lr
-                views = config.augment(batch.images, generator(config.seed, "views", step, device=device), config.views)
+                views = config.augment(batch.images, generator(config.seed, "views", step), config.views)
                 z = trained(views.contiguous(memory_format=torch.channels_last))
                 loss = loss_fn(z, guide_rows(batch.numbers, views))
                 optimizer.zero_grad()

@@ -1,0 +1,73 @@
+"""The command line in a subprocess, as a user calls it."""
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def chs(*arguments, cwd):
+    return subprocess.run([sys.executable, "-m", "clip_help_simclr.cli", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, chs("demo", "--limit", 512, "--epochs", 1, "--guide_epochs", 1, "--seeds", 2, "--width", 4, "--out", "out", cwd=folder)
+
+
+def test_demo_prints_its_table(demo):
+    folder, done = demo
+    assert done.returncode == 0, done.stderr
+    for row in ("the guide itself", "random encoder", "SimCLR", "AddNewPositive", "DropFalsePositive", "DropFalseNegative", "DropEasyNegative", "label guide"):
+        assert row in done.stdout
+    assert str(folder / "out") in done.stdout.splitlines()[-1]
+
+
+def test_demo_writes_results_and_figures(demo):
+    out = demo[0] / "out"
+    record = json.loads((out / "results.json").read_text())
+    runs = record["results"]["runs"]
+    assert len([r for r in runs if r["row"] == "SimCLR"]) == 2
+    assert all(0 <= r[k] <= 100 for r in runs for k in ("linear", "few_shot", "knn"))
+    assert record["command"].startswith("chs demo") and record["environment"]["torch"]
+    assert {p.name for p in out.glob("*.png")} == {"accuracy.png", "loss.png", "map.png", "pairs.png"}
+    assert all(p.stat().st_size > 5000 for p in out.glob("*.png"))
+
+
+def test_demo_goes_on_where_it_stopped(demo):
+    folder, first = demo
+    before = {p: p.stat().st_mtime_ns for p in (folder / "out" / "runs").rglob("checkpoint.safetensors")}
+    assert len(before) == 12  # six rows of two seeds
+    again = chs("demo", "--limit", 512, "--epochs", 1, "--guide_epochs", 1, "--seeds", 2, "--width", 4, "--out", "out", cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+    table = lambda text: [line.split("  ")[0:2] for line in text.splitlines() if " ± " in line]
+    assert table(again.stdout) == table(first.stdout)
+
+
+def test_steps_on_their_own(tmp_path):
+    def ok(*arguments):
+        done = chs(*arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+    ok("embed", "--data", "shapes", "--guide", "labels:0.1", "--out", "cache.safetensors")
+    assert "AddNewPositive" in ok("audit", "--data", "shapes", "--guide", "cache:cache.safetensors", "--out", "audit")
+    ok("pretrain", "--data", "shapes", "--guide", "cache:cache.safetensors", "--strategy", "AddNewPositive", "--width", 4, "--epochs", 1, "--out", "run")
+    assert "kNN" in ok("probe", "--checkpoint", "run/checkpoint.safetensors", "--data", "shapes")
+    assert json.loads((tmp_path / "audit" / "audit.json").read_text())["table"]
+    wrong = chs("pretrain", "--data", "digits", "--guide", "cache:cache.safetensors", "--strategy", "AddNewPositive", "--width", 4, "--epochs", 1, cwd=tmp_path)
+    assert wrong.returncode == 2 and "fingerprint" in wrong.stderr
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["demo", "--data", "folder:nowhere"], "nowhere"),
+    (["demo", "--data", "mnist"], "Valid:"),
+    (["demo", "--strategy", "x"], "--strategy"),
+    (["embed", "--data", "digits", "--guide", "clip", "--out", "x"], "unknown guide 'clip'"),
+])
+def test_wrong_input_is_one_message(tmp_path, arguments, message):
+    done = chs(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not any(tmp_path.iterdir())

@@ -84,6 +84,7 @@ def _demo_data(spec: str, size: int, limit: int | None, seed: int):
     if not any(splits.train.captions) and len(splits.train.classes): splits = splits._replace(train=captions_from_labels(splits.train))
     return splits
 
+# %% ../nbs/35_cli.ipynb #6ac5168c
 def _demo_runs(guide: Guide, train: ImageSet, seeds: int) -> list[tuple[str, str, Guide | None, int]]:
     "The runs (row, strategy, guide, seed): seed by seed, so that an interrupted demo has whole rows."
     cache = EmbeddingCache.build(guide, train, progress=False)
@@ -91,6 +92,7 @@ def _demo_runs(guide: Guide, train: ImageSet, seeds: int) -> list[tuple[str, str
     rows.append(("AddNewPositive, label guide", "AddNewPositive", LabelGuide(0.0)))
     return [(*row, seed) for seed in range(seeds) for row in rows]
 
+# %% ../nbs/35_cli.ipynb #2862a079
 def demo(
     data: str = "digits", # shapes, digits, folder:PATH, cifar10:ROOT, cifar100:ROOT, stl10:ROOT
     guide: str = "captions", # captions or openclip:MODEL/PRETRAINED (a name or a local file)
@@ -201,6 +203,7 @@ def plot_accuracies(
         ax.set(title=title, xlabel="test accuracy in %", ylabel="", xlim=(0, 100))
     return fig
 
+# %% ../nbs/35_cli.ipynb #5730be4e
 def plot_losses(
     histories: dict[tuple[str, int], list[dict]], # history by (row, seed)
 ):
@@ -215,6 +218,7 @@ def plot_losses(
     ax.legend(bbox_to_anchor=(1, 1))
     return fig
 
+# %% ../nbs/35_cli.ipynb #dc3fdf82
 def plot_maps(
     encoders: dict, # encoders by row
     data: ImageSet, # labelled images to map
@@ -239,6 +243,7 @@ def plot_maps(
     axes.flat[0].get_legend().remove()
     return fig
 
+# %% ../nbs/35_cli.ipynb #96237d5e
 def plot_edits(
     guide: Guide, # an image guide, which sees the views
     data: ImageSet, # images to draw a batch from
@@ -293,6 +298,7 @@ def embed(
     cache.save(out)
     print(f"{len(cache)} rows of {cache.name} for {images.name} in {out}")
 
+# %% ../nbs/35_cli.ipynb #bbdfb0d1
 def audit(
     data: str, # shapes, digits, folder:PATH, cifar10:ROOT, cifar100:ROOT, stl10:ROOT
     guide: str, # captions, openclip:MODEL/PRETRAINED, cache:PATH or labels:NOISE
@@ -314,6 +320,7 @@ def audit(
     write_atomic(folder / "audit.json", json.dumps(dict(data=data, guide=cache.name, batch_size=batch_size, table=json.loads(table.reset_index().to_json(orient="records"))), indent=1) + "\n")
     print(table.round(3).to_string() + f"\n\naudit.json is in {folder.resolve()}")
 
+# %% ../nbs/35_cli.ipynb #e0d00e7e
 def pretrain_command(
     config: PretrainConfig, # the run; its fields are flags of their own
     data: str, # shapes, digits, folder:PATH, cifar10:ROOT, cifar100:ROOT, stl10:ROOT
@@ -358,6 +365,7 @@ def _interleaved(tasks: dict[str, Callable[[], object]], device: torch.device, r
             times[name].append(time.perf_counter() - began)
     return {name: torch.tensor(t[1:]).median().item() for name, t in times.items()}  # the first round warms up
 
+# %% ../nbs/35_cli.ipynb #d121be1b
 def bench(
     rows: int = 2048, # n, views in the batch
     dimension: int = 128, # d of the projections

@@ -127,6 +127,7 @@ def build_model(
     encoder = build_encoder(config.encoder, image_size, config.width, config.seed)
     return SimCLRModel(encoder, Projector(encoder.num_features, out_features=config.projection, seed=config.seed))
 
+# %% ../nbs/33_training.ipynb #f575b80d
 def save_checkpoint(
     path: str | os.PathLike, # where to; replaced in one piece
     model: nn.Module, # the model
@@ -151,6 +152,7 @@ def read_checkpoint(
     except (SafetensorError, KeyError, TypeError) as e:
         raise ValueError(f"checkpoint: {str(path)!r} is no checkpoint of this package, or damaged ({e}). Expected a .safetensors file that `chs pretrain` wrote") from None
 
+# %% ../nbs/33_training.ipynb #1e3bdaf5
 def load_checkpoint(
     path: str | os.PathLike, # a file of `save_checkpoint`
     model: nn.Module, # receives the weights
@@ -203,6 +205,7 @@ class PretrainResult:
         "The trained encoder, in evaluation mode."
         return self.model.encoder.eval()
 
+# %% ../nbs/33_training.ipynb #e2548784
 def _accelerator(device: torch.device, precision: str):
     "An accelerator for one process on one device."
     from accelerate import Accelerator
@@ -224,6 +227,7 @@ def _resume(path: Path, config: PretrainConfig, data: ImageSet, model: nn.Module
         raise ValueError(f"folder: {str(path.parent)!r} holds a run with other settings ({'; '.join(changed)}). Use another folder, or the same settings")
     return load_checkpoint(path, model, optimizer)
 
+# %% ../nbs/33_training.ipynb #4d11d955
 def pretrain(
     config: PretrainConfig, # the run
     data: ImageSet, # images to train on; their labels are not looked at

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import nbformat
 from nbconvert import MarkdownExporter
-from nbconvert.preprocessors import ClearMetadataPreprocessor
 
 ROOT = Path(__file__).parents[1]
 HIDDEN = re.compile(r"^#\|\s*hide\b|^#\|\s*default_exp\b", re.M)
@@ -18,13 +17,13 @@ def render() -> str:
     notebook = nbformat.read(ROOT / "nbs" / "index.ipynb", as_version=4)
     notebook.cells = [c for c in notebook.cells if not (c.cell_type == "code" and HIDDEN.search(c.source))]
     for cell in notebook.cells:
-        if cell.cell_type == "code": cell.source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M)
-    exporter = MarkdownExporter()
-    exporter.register_preprocessor(ClearMetadataPreprocessor, enabled=True)
-    text, _ = exporter.from_notebook_node(notebook)
+        if cell.cell_type == "code": cell.source = "" if "#| echo: false" in cell.source else re.sub(r"^#\|.*\n?", "", cell.source, flags=re.M)
+    notebook.metadata["language_info"] = {"name": "python"}
+    text, _ = MarkdownExporter().from_notebook_node(notebook)
     note = "<!-- Rendered from nbs/index.ipynb by .github/render_readme.py: edit the notebook. -->\n\n"
     # the notebook lives in nbs/, the README one folder above
-    text = text.replace("](../", "](").replace('src="../', 'src="')
+    text = re.sub(r"\]\((?!https?:|\.\./|#)", "](nbs/", text).replace("](../", "](")
+    text = re.sub(r"```python\s*```\n", "", text)
     return note + re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 

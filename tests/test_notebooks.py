@@ -14,7 +14,7 @@ NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpo
 def test_notebook(notebook):
     # one thread a notebook: they run side by side
     env = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "PYTHONUTF8": "1"}
-    nbdev_test = "from nbdev.test import nbdev_test; nbdev_test()"
-    command = [sys.executable, "-c", nbdev_test, "--path", str(notebook), "--n_workers", "0"]
+    run = "import sys; from nbdev.test import nbdev_test; nbdev_test(path=sys.argv[1], n_workers=0)"
+    command = [sys.executable, "-c", run, str(notebook)]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]

@@ -22,7 +22,7 @@ def test_clean_and_exported(tmp_path):
     # a renamed notebook leaves its old module behind, and a plain export would not show it
     for module in (tmp_path / "clip_help_simclr").glob("*.py"):
         if module.name != "__init__.py": module.unlink()
-    run = "from nbdev.clean import nbdev_clean; from nbdev.export import nb_export; from nbdev.doclinks import nbdev_export; nbdev_clean(); nbdev_export()"
+    run = "from nbdev.clean import nbdev_clean; from nbdev.doclinks import nbdev_export; nbdev_clean(); nbdev_export()"
     env = {**os.environ, "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, "-c", run], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -303,7 +303,7 @@ def _factor_table(
 # %% ../nbs/30_data.ipynb #ce4db81d
 @dataclass(frozen=True)
 class ShapesJoint:
-    "The exact joint distribution of a `ShapesWorld`, at the level of the factors that are named or are the label."
+    "The exact joint distribution of a `ShapesWorld`, at the level of the factors that are named, are the label, or were asked for."
     P: Float64[np.ndarray, "N_V N_L"] # probability of each (image kind, caption); sums to 1
     factors: tuple[str, ...] # the factors that make an image kind
     values: Int64[np.ndarray, "N_V F"] # their values in each image kind
@@ -357,16 +357,28 @@ class ShapesWorld:
         "Images first to first + n - 1 of this world; the same ones whatever n is."
         return _shapes_data(self, torch.arange(first, first + n))
 
-    def joint(self) -> ShapesJoint:
+    def joint(
+        self,
+        also: Sequence[str] = (), # factors that tell image kinds apart beside the label and those that captions name
+    ) -> ShapesJoint:
         "The exact joint distribution. Raises `ValueError` where the table would be too large: name fewer factors."
-        return _shapes_joint(self)
+        return _shapes_joint(self, also)
 
     def cells(
         self,
         numbers: Int64[Tensor, "n"], # which images
-    ) -> tuple[Int64[Tensor, "n"], Int64[Tensor, "n"]]: # row (image kind) and column (caption) of `joint().P`
+        also: Sequence[str] = (), # as for `joint`
+    ) -> tuple[Int64[Tensor, "n"], Int64[Tensor, "n"]]: # row (image kind) and column (caption) of `joint(also).P`
         "Where images and their captions stand in the joint table: exact samples of it, without drawing a picture."
-        return _shapes_cells(self, numbers)
+        return _shapes_cells(self, numbers, also)
+
+    def augmentation(
+        self,
+        redrawn: Mapping[str, float], # probability that a view shows a new value of a factor, uniform over all its values; others stay
+        also: Sequence[str] = (), # as for `joint`
+    ) -> Float64[np.ndarray, "N_V N_V"]: # A: row x̄ is the distribution of the kind that a view of kind x̄ shows
+        "An augmentation at the level of the factors, for `PairDistribution.from_augmentations`. Factors that tell no kinds apart do not matter. Raises `ValueError` as `joint` does, and for what is no probability."
+        return _shapes_augmentation(self, redrawn, also)
 
 # %% ../nbs/30_data.ipynb #985a8e6f
 def _draw_shapes(
@@ -394,15 +406,20 @@ def _shapes_data(
                      caption_source=f"the factors drawn, {told}", size=world.size, images=torch.cat(images))
 
 # %% ../nbs/30_data.ipynb #18face3d
-def _joint_factors(world: ShapesWorld) -> list[str]:
-    "The factors that captions name, and the label."
-    return [name for name in _FACTORS if world.named.get(name, 0) > 0 or name == world.label]
+def _joint_factors(
+    world: ShapesWorld, # the knobs
+    also: Sequence[str], # further factors
+) -> list[str]:
+    "The factors that captions name, the label, and what was asked for."
+    for name in also: pick("factor of the shapes", name, _FACTORS)
+    return [name for name in _FACTORS if world.named.get(name, 0) > 0 or name == world.label or name in also]
 
 def _shapes_joint(
     world: ShapesWorld, # the knobs
+    also: Sequence[str], # further factors
 ) -> ShapesJoint:
     "See `ShapesWorld.joint`."
-    names = _joint_factors(world)
+    names = _joint_factors(world, also)
     tables = [_factor_table(len(_FACTORS[name]), world.named.get(name, 0), world.caption_noise) for name in names]
     P, values, words = _kronecker(tables, "joint"), _grid([len(t) for t in tables]), _grid([t.shape[1] for t in tables], first=-1)
     labels = values[:, names.index(world.label)]
@@ -414,14 +431,27 @@ def _shapes_joint(
 def _shapes_cells(
     world: ShapesWorld, # the knobs
     numbers: Int64[Tensor, "n"], # which images
+    also: Sequence[str], # further factors
 ) -> tuple[Int64[Tensor, "n"], Int64[Tensor, "n"]]:
     "See `ShapesWorld.cells`."
     values, words = world.draw(numbers)
     row, column = torch.zeros_like(numbers), torch.zeros_like(numbers)
-    for name in _joint_factors(world):
+    for name in _joint_factors(world, also):
         k, count = list(_FACTORS).index(name), len(_FACTORS[name])
         row, column = row * count + values[:, k], column * (count + 1 if world.named.get(name, 0) > 0 else 1) + words[:, k] + 1
     return row, column
+
+def _shapes_augmentation(
+    world: ShapesWorld, # the knobs
+    redrawn: Mapping[str, float], # probability of a new value, a factor
+    also: Sequence[str], # further factors
+) -> Float64[np.ndarray, "N_V N_V"]:
+    "See `ShapesWorld.augmentation`."
+    for name, value in redrawn.items():
+        pick("factor of the shapes", name, _FACTORS)
+        if not 0 <= value <= 1: raise ValueError(f"redrawn: {name} {value}. Give a number from 0 to 1")
+    counts = [(len(_FACTORS[name]), redrawn.get(name, 0.0)) for name in _joint_factors(world, also)]
+    return _kronecker([(1 - p) * np.eye(k) + p / k for k, p in counts], "augmentation")
 
 # %% ../nbs/30_data.ipynb #ed15717e
 def shapes(

@@ -325,8 +325,12 @@ def _kronecker(tables: list[np.ndarray], what: str) -> np.ndarray:
     return product
 
 # %% ../nbs/30_data.ipynb #0fdea339
-_TEST_NUMBERS = 2 ** 40 # test images count from here, so that no train image is ever one of them
+def _check_shares(shares: Mapping[str, float]) -> None:
+    "Raises `ValueError` for a value that is no number from 0 to 1, with its name."
+    for name, value in shares.items():
+        if not 0 <= value <= 1: raise ValueError(f"{name}: {value}. Give a number from 0 to 1")
 
+# %% ../nbs/30_data.ipynb #53d65987
 @dataclass(frozen=True)
 class ShapesWorld:
     "A distribution over (image, caption) pairs in which everything is known exactly."
@@ -339,8 +343,7 @@ class ShapesWorld:
 
     def __post_init__(self):
         for name in (*self.named, self.label): pick("factor of the shapes", name, _FACTORS)
-        for name, value in dict(self.named, caption_noise=self.caption_noise, nuisance=self.nuisance).items():
-            if not 0 <= value <= 1: raise ValueError(f"{name}: {value}. Give a number from 0 to 1")
+        _check_shares(dict(self.named, caption_noise=self.caption_noise, nuisance=self.nuisance))
 
     def draw(
         self,
@@ -441,19 +444,21 @@ def _shapes_cells(
         row, column = row * count + values[:, k], column * (count + 1 if world.named.get(name, 0) > 0 else 1) + words[:, k] + 1
     return row, column
 
+# %% ../nbs/30_data.ipynb #b383d833
 def _shapes_augmentation(
     world: ShapesWorld, # the knobs
     redrawn: Mapping[str, float], # probability of a new value, a factor
     also: Sequence[str], # further factors
 ) -> Float64[np.ndarray, "N_V N_V"]:
     "See `ShapesWorld.augmentation`."
-    for name, value in redrawn.items():
-        pick("factor of the shapes", name, _FACTORS)
-        if not 0 <= value <= 1: raise ValueError(f"redrawn: {name} {value}. Give a number from 0 to 1")
+    for name in redrawn: pick("factor of the shapes", name, _FACTORS)
+    _check_shares({f"redrawn {name}": p for name, p in redrawn.items()})
     counts = [(len(_FACTORS[name]), redrawn.get(name, 0.0)) for name in _joint_factors(world, also)]
     return _kronecker([(1 - p) * np.eye(k) + p / k for k, p in counts], "augmentation")
 
 # %% ../nbs/30_data.ipynb #ed15717e
+_TEST_NUMBERS = 2 ** 40 # test images count from here, so that no train image is ever one of them
+
 def shapes(
     n_train: int = 8192, # training images
     n_test: int = 2048, # test images

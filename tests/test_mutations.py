@@ -1,0 +1,122 @@
+"""Are the theory notebooks able to fail? Each exported formula is made wrong in turn, and a cell of its notebook must notice. Minutes: `pytest -m slow`."""
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# notebook: [(what is wrong, the formula, the wrong formula)]
+MUTANTS = {
+    "10_cooccurrence": [
+        ("probabilities scaled by the maximum", "return M / float(M.sum())", "return M / float(M.max())"),
+        ("wrong exponent of the marginal", "torch.inf).rsqrt()", "torch.inf).reciprocal()"),
+        ("no mass becomes infinite", "torch.where(mass > 0, mass, torch.inf).rsqrt()", "mass.rsqrt()"),
+        ("columns not scaled", "return rows[:, None] * M * columns", "return rows[:, None] * M"),
+        ("sparse columns not scaled", ".multiply(columns.numpy())", ""),
+        ("singular values not sorted", ".flip(1), torch.from_numpy(s.copy()).flip(0)", ".flip(1), torch.from_numpy(s.copy())"),
+        ("smallest eigenvalues", 'which="LA"', 'which="SA"'),
+        ("dense eigenvalues rising", "return values.flip(0)[:_rank(k, len(values))]", "return values[:_rank(k, len(values))]"),
+        ("agreement for disagreement", "y_rows[P.row] != y_columns[P.col]", "y_rows[P.row] == y_columns[P.col]"),
+        ("repeated pairs count once", "counts = sp.csr_array(sp.coo_array((np.ones(len(images)), (images, texts)), shape=(n_images, n_texts)))",
+         "counts = sp.csr_array(sp.coo_array((np.ones(len(images)), (images, texts)), shape=(n_images, n_texts))).sign()"),
+        ("swapped marginals", "torch.as_tensor(self.P.sum(1)), torch.as_tensor(self.P.sum(0))", "torch.as_tensor(self.P.sum(0)), torch.as_tensor(self.P.sum(1))"),
+        ("text-induced pairs without the root", "_inverse_sqrt(self.text_marginal)))", "1 / self.text_marginal))"),
+        ("Gram matrix doubled", "return B @ B.T", "return 2 * (B @ B.T)"),
+        ("symmetrized without the half", "return (P + P.T) / 2", "return P + P.T"),
+        ("conditional not normalized", "return _scaled(A, 1 / sums,", "return _scaled(A, sums,"),
+        ("pairs of one class count as errors", "m.sum(1)[m.row] - m.data", "m.sum(1)[m.row]"),
+        ("marginal of causes", "torch.as_tensor(B @ B.sum(0))", "torch.as_tensor(B.sum(1))"),
+        ("natural images weighted twice", '_weights("p_natural", p_natural, A.shape[0]).sqrt()', '_weights("p_natural", p_natural, A.shape[0])'),
+        ("singular values for eigenvalues", "return s**2, U", "return s, U"),
+        ("noise on the wrong side", "(1 - noise) * _distribution", "noise * _distribution"),
+    ],
+    "11_factorization": [
+        ("root of the weights", "return (f.T * weights) @ f", "return (f.T * weights.sqrt()) @ f"),
+        ("missing factor 2 in MMCL's loss", "push = (_second_moment(f_image, co.image_marginal) * _second_moment(f_text, co.text_marginal)).sum()\n    return push - 2 * pull",
+         "push = (_second_moment(f_image, co.image_marginal) * _second_moment(f_text, co.text_marginal)).sum()\n    return push - pull"),
+        ("pull over independent couples", "pull = (f_image * (_operator(co.P) @ f_text)).sum()", "pull = (co.image_marginal @ f_image) @ (co.text_marginal @ f_text)"),
+        ("wrong norm", "return (M - F_image @ F_text.T).square().sum()", "return (M - F_image @ F_text.T).abs().sum()"),
+        ("missing factor 2 in the sparse norm", "M.power(2).sum() - 2 * (F_image", "M.power(2).sum() - (F_image"),
+        ("no root of the singular values", "torch.finfo(torch.float64).eps, values, 0).sqrt()", "torch.finfo(torch.float64).eps, values, 0)"),
+        ("rounding errors as features", "torch.where(values > n * torch.finfo(torch.float64).eps, values, 0)", "torch.where(values > 0, values, 0)"),
+        ("images scaled up", "return _inverse_sqrt(pairs.image_marginal)[:, None] * U * root", "return pairs.image_marginal.sqrt()[:, None] * U * root"),
+        ("features of pairs not scaled", "return _inverse_sqrt(pairs.marginal)[:, None] * U", "return U"),
+        ("smallest of the two distances", "return max(float(torch.linalg", "return min(float(torch.linalg"),
+        ("weights without the root", '_weights("weights", weights, len(f)).sqrt()[:, None]', '_weights("weights", weights, len(f))[:, None]'),
+        ("missing factor 2 in the pair loss", ".square().sum() - 2 * pull", ".square().sum() - pull"),
+        ("causes not squared", "pull = (_operator(pairs.factor).T @ f).square().sum()", "pull = (_operator(pairs.factor).T @ f).abs().sum()"),
+        ("PMI in bits", "(co.image_marginal[:, None] * co.text_marginal)).log()", "(co.image_marginal[:, None] * co.text_marginal)).log2()"),
+        ("PMI of the normalized matrix", "co.P / (co.image_marginal[:, None] * co.text_marginal)", "co.P / (co.image_marginal[:, None] * co.text_marginal).sqrt()"),
+    ],
+    "12_unification": [
+        ("wrong exponent of P(l)", "torch.inf).rsqrt().to(p.dtype)", "torch.inf).reciprocal().to(p.dtype)"),
+        ("marginal not scaled", "torch.where(m > 0, m / m.sum(), torch.inf)", "torch.where(m > 0, m, torch.inf)"),
+        ("texts all alike", "m = p.sum(0, dtype=wide) if text_marginal is None", "m = torch.ones_like(p[0], dtype=wide) if text_marginal is None"),
+    ],
+    "13_generalization": [
+        ("weights without the root", 'one_hot, root = torch.nn.functional.one_hot(torch.from_numpy(codes)).double(), weights.sqrt()[:, None]',
+         'one_hot, root = torch.nn.functional.one_hot(torch.from_numpy(codes)).double(), weights[:, None]'),
+        ("smallest score", "scores.argmax(1) != one_hot", "scores.argmin(1) != one_hot"),
+        ("accuracy for error", "scores.argmax(1) != one_hot.argmax(1)", "scores.argmax(1) == one_hot.argmax(1)"),
+        ("absolute error", "(scores - one_hot).square().sum(1)", "(scores - one_hot).abs().sum(1)"),
+        ("mean over classes", "(scores - one_hot).square().sum(1)", "(scores - one_hot).square().mean(1)"),
+        ("missing factor 2 in the bound", "return 2 * phi / (1 - eigenvalue)", "return phi / (1 - eigenvalue)"),
+        ("eigenvalue squared", "return 2 * phi / (1 - eigenvalue)", "return 2 * phi / (1 - eigenvalue**2)"),
+        ("a bound of 1 without connection", 'else float("inf")', "else 1.0"),
+    ],
+    "14_text_vs_augmentation": [
+        ("named channel not squared", "return named * (1 - noise * n / (n - 1))**2", "return named * (1 - noise * n / (n - 1))"),
+        ("one view redrawn", "return (1 - redrawn)**2", "return 1 - redrawn"),
+        ("labeling error without chance agreement", "return (1 - 1 / C) * (1 - eigenvalue)", "return 1 - eigenvalue"),
+        ("multiplicity of a factor", "int(np.prod([factors[f][0] - 1 for f in S]))", "int(np.prod([factors[f][0] for f in S]))"),
+    ],
+}
+CASES = [pytest.param(notebook, old, new, id=f"{notebook[:2]}: {what}") for notebook, mutants in MUTANTS.items() for what, old, new in mutants]
+
+
+def read(notebook):
+    return json.loads((ROOT / "nbs" / f"{notebook}.ipynb").read_text(encoding="utf-8"))
+
+
+def code_cells(notebook):
+    return [(cell, "".join(cell["source"])) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook, old, new", CASES)
+def test_a_wrong_formula_is_noticed(notebook, old, new, tmp_path):
+    mutated = read(notebook)
+    [(cell, source)] = [(cell, source) for cell, source in code_cells(mutated) if old in source]
+    assert source.count(old) == 1
+    cell["source"] = source.replace(old, new)
+    path = tmp_path / f"{notebook}.ipynb"
+    path.write_text(json.dumps(mutated), encoding="utf-8")
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "PYTHONUTF8": "1"}
+    run = "import sys; from execnb.nbio import read_nb; from execnb.shell import CaptureShell; CaptureShell().run_all(read_nb(sys.argv[1]), exc_stop=True)"
+    done = subprocess.run([sys.executable, "-c", run, str(path)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
+    assert done.returncode != 0, f"no cell of {notebook} noticed {new!r} in place of {old!r}"
+    assert "SyntaxError" not in done.stderr and "ModuleNotFoundError" not in done.stderr, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("notebook", MUTANTS)
+def test_each_mutant_still_finds_its_formula(notebook):
+    sources = [source for _, source in code_cells(read(notebook))]
+    for what, old, new in MUTANTS[notebook]: assert sum(source.count(old) for source in sources) == 1, f"{what}: {old!r} should occur once in {notebook}"
+
+
+@pytest.mark.parametrize("notebook", [name for name in MUTANTS if not name.startswith("14")])
+def test_each_exported_formula_has_a_mutant(notebook):
+    for _, source in code_cells(read(notebook)):
+        if not source.startswith("#| export"): continue
+        for definition in ast.parse(source).body:
+            if isinstance(definition, (ast.FunctionDef, ast.ClassDef)) and not definition.name.startswith("_"):
+                text = ast.get_source_segment(source, definition)
+                helpers = {node.id for node in ast.walk(definition) if isinstance(node, ast.Name) and node.id.startswith("_")}
+                mutated = [old for _, old, _ in MUTANTS[notebook]]
+                called = [ast.get_source_segment(s, d) for _, s in code_cells(read(notebook)) if s.startswith("#| export") for d in ast.parse(s).body if getattr(d, "name", None) in helpers]
+                assert any(old in part for old in mutated for part in [text, *called]), f"{definition.name}: no mutant"

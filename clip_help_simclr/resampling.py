@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
-from typing import ClassVar
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,14 +20,15 @@ from torch import Tensor
 from .core import pick
 
 # %% auto #0
-__all__ = ['STRATEGIES', 'GuideSimilarity', 'PairGraph', 'Resampler', 'SimCLR', 'AddNewPositive', 'DropFalsePositive',
+__all__ = ['STRATEGIES', 'Block', 'GuideSimilarity', 'PairGraph', 'Resampler', 'SimCLR', 'AddNewPositive', 'DropFalsePositive',
            'DropFalseNegative', 'DropEasyNegative', 'Compose', 'parse_strategy']
 
 # %% ../nbs/20_resampling.ipynb #66f5253e
-def _blocks(n: int, width: int, tile: int | None) -> Iterator[slice]:
-    "Slices that cover `range(n)`; by default blocks of about a million elements, which stay in a CPU's cache."
-    tile = tile or max(64, 2**20 // width)
-    return (slice(start, min(start + tile, n)) for start in range(0, n, tile))
+class Block(NamedTuple):
+    "Rows of a pair graph with all columns that they can be paired with."
+    rows: slice # which rows the graph holds of the batch
+    start: int # where the first of them stands in the whole batch
+    columns: slice # which rows of the whole batch are its columns
 
 def _unit_rows(guide: Tensor, n: int, views: int) -> Float[Tensor, "m d_g"]:
     "Guide embeddings checked and normalized, in float32 or float64."
@@ -33,20 +36,21 @@ def _unit_rows(guide: Tensor, n: int, views: int) -> Float[Tensor, "m d_g"]:
         raise ValueError(f"guide: expected a floating-point tensor (n, d_g) or (N, d_g), got {guide.dtype} of shape {tuple(guide.shape)}")
     if len(guide) not in (n, n // views):
         raise ValueError(f"guide: expected {n} rows (one a view) or {n // views} (one an image) for {views} views of {n // views} images, got {len(guide)}")
-    if not torch.isfinite(guide).all():
+    guide = guide.detach().to(torch.promote_types(guide.dtype, torch.float32))
+    length = torch.linalg.vector_norm(guide, dim=1, keepdim=True)
+    if not math.isfinite(length.sum().item()):
         raise ValueError("guide: has NaN or infinite values. Leave images without a valid embedding out of the batch")
-    return F.normalize(guide.detach().to(torch.promote_types(guide.dtype, torch.float32)), dim=1)
+    return guide / length.clamp_min_(1e-12)
 
 # %% ../nbs/20_resampling.ipynb #0ee4f143
 @dataclass(frozen=True, eq=False)
 class GuideSimilarity:
-    """Cosine similarities S of the guide embeddings of a batch, evaluated by blocks of rows.
+    """Cosine similarities S of the guide embeddings of a batch, evaluated where they are asked for.
 
-    Half-precision embeddings are widened to float32 first; what they rounded away stays lost (bfloat16 moves the nearest neighbour of about one row in twenty)."""
-    embedding: Float[Tensor, "m d_g"] # unit rows, one a view (m = n) or one an image (m = N)
+    Half-precision embeddings are widened to float32 first; what they rounded away stays lost, see below."""
+    embedding: Float[Tensor, "m d_g"] # unit rows of the whole batch, one a view (m = n) or one an image (m = N)
     images: int # N, number of images
     views: int # V, views of each image
-    cross: bool = False # whether a row's columns are the other tower's rows only (two towers, V = 2)
 
     @property
     def per_view(self) -> bool:
@@ -58,56 +62,80 @@ class GuideSimilarity:
         "Similarities that differ by less count as equal."
         return 16 * torch.finfo(self.embedding.dtype).eps
 
-    def block(
+    def factors(
         self,
-        rows: slice, # a block of the n rows; within one tower where `cross`
-    ) -> Float[Tensor, "b c"]: # c = n columns; N where `cross`
-        "Similarities of a block of rows to every column."
-        N = self.images
-        if self.per_view:
-            other = self.embedding if not self.cross else self.embedding[N:] if rows.start < N else self.embedding[:N]
-            return self.embedding[rows] @ other.T
-        image = torch.arange(rows.start, rows.stop, device=self.embedding.device) % N
-        return (self.embedding[image] @ self.embedding.T).repeat(1, 1 if self.cross else self.views)
+        block: Block, # rows and columns of the batch; of one view where the guide has one embedding an image
+    ) -> tuple[Float[Tensor, "b d_g"], Float[Tensor, "c d_g"]]:
+        "What to multiply for the similarities of a block: embeddings of its rows, and of its columns, each image once where it has one embedding."
+        height = block.rows.stop - block.rows.start
+        first = block.start if self.per_view else block.start % self.images
+        return self.embedding[first:first + height], self.embedding[block.columns] if self.per_view else self.embedding
 
     def at(
         self,
-        columns: Int[Tensor, "n p"], # for each row, p columns counted over all n
-    ) -> Float[Tensor, "n p"]:
-        "Similarities of each row to a few columns of its own."
-        rows = torch.arange(len(columns), device=columns.device)[:, None]
+        rows: Int[Tensor, "r"], # rows of the batch
+        columns: Int[Tensor, "r p"], # for each of them, p columns
+    ) -> Float[Tensor, "r p"]:
+        "Similarities of rows to a few columns each."
         if not self.per_view: rows, columns = rows % self.images, columns % self.images
-        return torch.einsum("nqd,npd->np", self.embedding[rows], self.embedding[columns])
+        return torch.einsum("rd,rpd->rp", self.embedding[rows], self.embedding[columns])
 
 # %% ../nbs/20_resampling.ipynb #ae45301a
+def _kth(
+    S: Float[Tensor, "b c"], # similarities
+    k: int, # which, from 1
+    largest: bool, # the k-th largest or smallest
+    scratch: Float[Tensor, "b c"] | None = None, # memory to work in
+) -> Float[Tensor, "b"]:
+    "The k-th largest or smallest value of each row."
+    if S.device.type != "cpu":
+        part = S.topk(k, 1, largest=largest, sorted=False).values
+        return part.amin(1) if largest else part.amax(1)
+    scratch = S.clone() if scratch is None else scratch.copy_(S)
+    position = S.shape[1] - k if largest else k - 1
+    scratch.numpy().partition(position, axis=1)
+    return scratch[:, position].clone()
+
+# %% ../nbs/20_resampling.ipynb #ad817e0f
 @dataclass(frozen=True, eq=False)
 class _Edges:
     "What a pair graph stores, and how it is edited."
     views: int # V, views of each image, stacked view-major
-    positives: Int[Tensor, "n p"] # columns of the positives
-    weights: Float[Tensor, "n p"] # their weights; a weight of 0 is no positive
+    images: int # N, images of the whole batch
+    positives: Int[Tensor, "r p"] # columns of the positives of each row that the graph holds
+    weights: Float[Tensor, "r p"] # their weights; a weight of 0 is no positive
     similarity: GuideSimilarity | None = None # what the band refers to
-    low: Float[Tensor, "n"] | None = None # columns at or below leave; None: none
-    high: Float[Tensor, "n"] | None = None # columns at or above leave; None: none
+    low: int = 0 # this many columns of least similarity leave; 0: none
+    high: int = 0 # this many columns of largest similarity leave; 0: none
     cross: bool = False # two towers: the columns of a row are the rows of the other view
+    first: int = 0 # the graph holds the rows of images first, first + 1, …
 
     def __len__(self) -> int: return len(self.positives)
 
     @property
-    def images(self) -> int:
-        "N, the number of images."
+    def held(self) -> int:
+        "How many images the graph holds rows of; N but for one of many processes."
         return len(self) // self.views
 
     @property
-    def own(self) -> Bool[Tensor, "n p"]:
-        "Which positives are views of the row's own image."
-        rows = torch.arange(len(self), device=self.positives.device)[:, None]
-        return self.positives % self.images == rows % self.images
+    def columns(self) -> int:
+        "How many columns a row can be paired with, itself included."
+        return self.images if self.cross else self.views * self.images
+
+    @property
+    def banded(self) -> bool:
+        "Whether guide similarities decide which negatives count."
+        return self.low > 0 or self.high > 0
+
+    def rows(self) -> Int[Tensor, "r"]:
+        "Where each row that the graph holds stands in the whole batch."
+        image = torch.arange(self.first, self.first + self.held, device=self.positives.device)
+        return (image + self.images * torch.arange(self.views, device=image.device)[:, None]).flatten()
 
     def with_positives(
         self,
-        positives: Int[Tensor, "n q"], # columns of the new positives
-        weights: Float[Tensor, "n q"], # nonnegative weights of any sum
+        positives: Int[Tensor, "r q"], # columns of the new positives
+        weights: Float[Tensor, "r q"], # nonnegative weights of any sum
     ) -> PairGraph:
         "The graph with other positives; the weights of a row are scaled to sum 1, a row of zeros stays dropped."
         total = weights.sum(1, keepdim=True)
@@ -115,82 +143,118 @@ class _Edges:
 
     def with_band(
         self,
-        low: Float[Tensor, "n"] | None = None, # columns at or below leave
-        high: Float[Tensor, "n"] | None = None, # columns at or above leave
+        low: int = 0, # columns of least similarity that leave
+        high: int = 0, # columns of largest similarity that leave
     ) -> PairGraph:
-        "The graph with a band narrowed to lie inside (low, high) too."
-        if low is not None and self.low is not None: low = torch.maximum(low, self.low)
-        if high is not None and self.high is not None: high = torch.minimum(high, self.high)
-        return replace(self, low=self.low if low is None else low, high=self.high if high is None else high)
+        "The graph with a band narrowed to leave out at least these many columns too; those that tie with the last of them leave as well."
+        return replace(self, low=max(low, self.low), high=max(high, self.high))
 
-# %% ../nbs/20_resampling.ipynb #8ccbd7e2
+# %% ../nbs/20_resampling.ipynb #185842da
+def _slices(n: int, height: int) -> Iterator[slice]:
+    "Slices that cover `range(n)`."
+    return (slice(start, min(start + height, n)) for start in range(0, n, height))
+
+def _fill_own(
+    s: Float[Tensor, "b c"], # a block
+    row: int, # where its first row stands in the batch
+    column: int, # and its first column
+    period: int, # n: a row itself; N: all views of its image
+    value: float, # to write
+) -> None:
+    "Write to the entries whose row and column are equal modulo `period`: a few diagonals."
+    for offset in range((row - column + len(s) - 1) % period - len(s) + 1, s.shape[1], period): s.diagonal(offset).fill_(value)
+
+# %% ../nbs/20_resampling.ipynb #e2845a12
 class _Blocks(_Edges):
     "How a pair graph is read."
-    def blocks(
+    def groups(
         self,
-        tile: int | None = None, # rows a block; None: by size, all rows of a small batch
-    ) -> Iterator[tuple[slice, slice]]:
-        "Blocks (rows, columns) that cover the graph: whole rows against all columns they can be paired with."
-        if tile is not None and tile < 1: raise ValueError(f"tile: expected a positive number of rows, or None for the best, got {tile}")
-        n, N = len(self), self.images
-        if not self.cross: yield from ((rows, slice(0, n)) for rows in _blocks(n, n, tile))
-        else: yield from ((slice(rows.start + a, rows.stop + a), slice(N - a, n - a)) for a in (0, N) for rows in _blocks(N, N, tile))
+        height: int, # rows a block
+    ) -> Iterator[list[Block]]:
+        "Blocks that cover the graph; the blocks of a group have the same guide similarities, up to copies of columns."
+        n, N, m = self.views * self.images, self.images, self.held
+        def block(view: int, part: slice) -> Block:
+            columns = slice((1 - view) * N, (2 - view) * N) if self.cross else slice(0, n)
+            return Block(slice(view * m + part.start, view * m + part.stop), view * N + self.first + part.start, columns)
+        if self.banded and not self.similarity.per_view: yield from ([block(view, part) for view in range(self.views)] for part in _slices(m, height))
+        elif m == N and not self.cross: yield from ([Block(part, part.start, slice(0, n))] for part in _slices(n, height))
+        else: yield from ([block(view, part)] for view in range(self.views) for part in _slices(m, height))
 
-    def excluded(
+    def outside(
         self,
-        rows: slice, # a block from `blocks`
-        columns: slice, # its columns
-        own_views: bool = False, # leave out all views of the row's own image, positives or not
-    ) -> Bool[Tensor, "b c"]:
-        "True where a column is not in a row's denominator."
-        row = torch.arange(rows.stop - rows.start, device=self.positives.device)
-        out = torch.zeros(len(row), columns.stop - columns.start, dtype=torch.bool, device=row.device)
-        if self.low is not None or self.high is not None:
-            S = self.similarity.block(rows)
-            if self.high is not None: torch.ge(S, self.high[rows, None], out=out)
-            if self.low is not None: out |= S <= self.low[rows, None]
-            kept, slot = self.weights[rows].nonzero(as_tuple=True)
-            out[kept, self.positives[rows][kept, slot] - columns.start] = False
-        if own_views:
-            own = (row + rows.start) % self.images
-            for first in range(0, out.shape[1], self.images): out[row, own + first] = True
-        elif not self.cross: out[row, row + rows.start] = True
+        block: Block, # the first of a group
+        memory: Float[Tensor, "2 h m"] | None = None, # to work in, in the guide's dtype; None: new
+    ) -> Float[Tensor, "b m"]: # for each row of the block and each embedding of its columns
+        "1 where a similarity is at or beyond the row's thresholds, which are order statistics of the row, up to the tolerance; else 0."
+        rows, columns = self.similarity.factors(block)
+        S, scratch = (rows.new_empty(2, len(rows), len(columns)) if memory is None else memory[:, :len(rows)]).unbind()
+        torch.mm(rows, columns.T, out=S)
+        copies, tolerance = self.columns // len(columns), self.similarity.tolerance  # one copy of a repeated column is enough to count in
+        top = _kth(S, -(-self.high // copies), True, scratch) - tolerance if self.high else None
+        bottom = _kth(S, -(-self.low // copies), False, scratch) + tolerance if self.low else None
+        if bottom is None: return S.ge_(top[:, None])
+        if top is None: return S.le_(bottom[:, None])
+        return torch.ge(S, top[:, None], out=scratch).logical_or_(S.le_(bottom[:, None]))
+
+    def left_out(
+        self,
+        outside: Float[Tensor, "b m"] | None, # of the block's group; None without a band
+        block: Block, # which rows and columns
+        period: int, # n: a row itself is left out; N: all views of its image, positives or not
+    ) -> Float[Tensor, "b c"]:
+        "1 where a column is not in a row's denominator, else 0. May overwrite `outside` where no other block needs it."
+        positives, weights = self.positives[block.rows] - block.columns.start, self.weights[block.rows]
+        out = weights.new_zeros(len(weights), self.columns) if outside is None else outside.to(weights.dtype)
+        if outside is not None and not self.similarity.per_view: out = out.repeat(1, self.columns // out.shape[1])  # others of the group read it too
+        out.scatter_reduce_(1, positives, (weights == 0).to(out.dtype), "amin")
+        _fill_own(out, block.start, block.columns.start, period, 1)
         return out
 
 # %% ../nbs/20_resampling.ipynb #a6e9cb52
+@lru_cache(8)
+def _own_pairs(held: int, images: int, first: int, views: int, device: torch.device, dtype: torch.dtype) -> tuple[Int[Tensor, "r p"], Float[Tensor, "r p"]]:
+    "The other views of each row's image, and equal weights. Shared by all graphs of this size: never write to them."
+    rows = (torch.arange(first, first + held, device=device) + images * torch.arange(views, device=device)[:, None]).flatten()
+    positives = (rows[:, None] + images * torch.arange(1, views, device=device)) % (views * images)
+    return positives, torch.full(positives.shape, 1 / (views - 1), device=device, dtype=dtype)
+
 class PairGraph(_Blocks):
     """The positive pairs of a batch and the negatives that count, a row at a time; no n x n matrix is held.
 
-    Row i has positives `positives[i]` with `weights[i]`, which sum to 1, or to 0 where the row is dropped (it then takes no part in a loss). A column j is in
-    row i's denominator if it is a positive of the row, or if low[i] < S_ij < high[i], where S are the guide similarities; never if j = i."""
+    Row i has positives `positives[i]` with `weights[i]`, which sum to 1, or to 0 where the row is dropped (it then takes no part in a loss). Column j is in row i's denominator if it is a positive of the row, or if it is neither
+    among the `high` columns of largest nor among the `low` columns of least guide similarity S_ij (counted over all columns, the row itself included; ties with the last of them leave too); never if j = i."""
 
     @classmethod
     def from_views(
         cls,
-        n: int, # rows of the batch, views x images
+        n: int, # rows that the graph holds, views x images, view-major
         views: int = 2, # V, views of each image
-        guide: Float[Tensor, "m d_g"] | None = None, # guide embeddings of any float dtype and length, one a view (n, d_g) or one an image (N, d_g)
+        guide: Float[Tensor, "m d_g"] | None = None, # guide embeddings of the whole batch, of any float dtype and length, one a view (n, d_g) or one an image (N, d_g)
         cross: bool = False, # two towers, e.g. image and text: only pairs across towers exist (views must be 2)
         device: torch.device | str = "cpu", # where the graph lives
         dtype: torch.dtype = torch.float32, # of the weights
+        images: int | None = None, # N, images of the whole batch, if others hold rows of it too; None: n / views
+        first: int = 0, # the first image whose rows this graph holds
     ) -> PairGraph:
         "SimCLR's graph: all other views of a row's image are its positives, with equal weights. Raises `ValueError` for sizes that do not fit and a guide that is not finite."
         if views < 2 or (cross and views != 2):
             raise ValueError(f"views: expected {'exactly 2 for two towers' if cross else 'at least 2'}, got {views}")
         if n == 0 or n % views:
             raise ValueError(f"z: expected views x images rows, stacked view after view, got {n} rows, which {views} views do not divide. Pass `views`, or drop the incomplete images")
-        rows, images = torch.arange(n, device=device)[:, None], n // views
-        positives = (rows + images * torch.arange(1, views, device=device)) % n
-        weights = torch.full((n, views - 1), 1 / (views - 1), device=device, dtype=dtype)
-        similarity = None if guide is None else GuideSimilarity(_unit_rows(guide.to(device), n, views), images, views, cross)
-        return cls(views, positives, weights, similarity, cross=cross)
+        held, device = n // views, torch.device(device)
+        images = held if images is None else images
+        if not 0 <= first <= images - held: raise ValueError(f"images, first: {held} images from number {first} on do not fit into a batch of {images}")
+        similarity = None if guide is None else GuideSimilarity(_unit_rows(guide.to(device), views * images, views), images, views)
+        return cls(views, images, *_own_pairs(held, images, first, views, device, dtype), similarity, cross=cross, first=first)
 
-    def dense(self) -> tuple[Float[Tensor, "n n"], Bool[Tensor, "n n"]]: # positive weights; which columns are in the denominator
+    def dense(self) -> tuple[Float[Tensor, "r n"], Bool[Tensor, "r n"]]: # positive weights; which columns are in the denominator
         "Both matrices in full, for reading, pictures and tests on small batches."
-        n = len(self)
-        weights = self.weights.new_zeros(n, n).scatter_add_(1, self.positives, self.weights)
-        counted = torch.zeros(n, n, dtype=torch.bool, device=weights.device)
-        for rows, columns in self.blocks(): counted[rows, columns] = ~self.excluded(rows, columns)
+        n = self.views * self.images
+        weights = self.weights.new_zeros(len(self), n).scatter_add_(1, self.positives, self.weights)
+        counted = torch.zeros(len(self), n, dtype=torch.bool, device=weights.device)
+        for group in self.groups(height=256):
+            outside = self.outside(group[0]) if self.banded else None
+            for block in group: counted[block.rows, block.columns] = self.left_out(outside, block, period=n) == 0
         return weights, counted
 
 # %% ../nbs/20_resampling.ipynb #c5ece6e6
@@ -231,18 +295,48 @@ class SimCLR(Resampler):
     def edit(self, graph): return graph
 
 # %% ../nbs/20_resampling.ipynb #84ca4bf7
-def _nearest(graph: PairGraph) -> Int[Tensor, "n"]:
-    "For each row the most similar column that shows another image; the lowest one among ties."
-    out = []
-    for rows, columns in graph.blocks():
-        S = graph.similarity.block(rows)
-        row = torch.arange(len(S), device=S.device)
-        own = (row + rows.start) % graph.images
-        for image in range(0, S.shape[1], graph.images): S[row, own + image] = -torch.inf
-        tied = S >= S.amax(1, keepdim=True) - graph.similarity.tolerance
-        out.append(tied.to(torch.uint8).argmax(1) + columns.start)
-    return torch.cat(out)
+def _tiles(n: int, m: int, side: int, symmetric: bool) -> list[tuple[slice, slice]]:
+    "Square tiles that cover n x m; where symmetric those on and above the diagonal."
+    return [(slice(i, min(i + side, n)), slice(j, min(j + side, m))) for i in range(0, n, side) for j in range(i if symmetric else 0, m, side)]
 
+def _largest_by_tile(rows: Float[Tensor, "r d_g"], columns: Float[Tensor, "c d_g"], symmetric: bool, start: int, period: int, side: int) -> Float[Tensor, "r tiles"]:
+    "The largest product of each row with the columns of each tile, those of its own image excepted. Where rows and columns are the same, a tile serves both."
+    best, memory = rows.new_full((len(rows), -(-len(columns) // side)), -torch.inf), rows.new_empty(min(side, len(rows)) * min(side, len(columns)))
+    for I, J in _tiles(len(rows), len(columns), side, symmetric):
+        shape = I.stop - I.start, J.stop - J.start
+        S = torch.mm(rows[I], columns[J].T, out=memory[:shape[0] * shape[1]].view(shape))
+        _fill_own(S, start + I.start, J.start, period, -torch.inf)
+        best[I, J.start // side] = S.amax(1)
+        if symmetric and I != J: best[J, I.start // side] = S.amax(0)
+    return best
+
+def _nearest_column(rows: Float[Tensor, "r d_g"], columns: Float[Tensor, "c d_g"], symmetric: bool, start: int, period: int, tolerance: float, side: int) -> Int[Tensor, "r"]:
+    "For each row, the first of which stands at `start` of the batch, the lowest of its nearest columns of another image."
+    best = _largest_by_tile(rows, columns, symmetric, start, period, side)
+    floor, image = best.amax(1) - tolerance, (start + torch.arange(len(rows), device=rows.device)) % period
+    tile, out = (best >= floor[:, None]).to(torch.uint8).argmax(1), torch.empty_like(image)
+    for t in range(best.shape[1]):
+        mine = (tile == t).nonzero()[:, 0]
+        S = rows[mine] @ columns[t * side:(t + 1) * side].T
+        own = torch.arange(t * side, t * side + S.shape[1], device=rows.device) % period == image[mine, None]
+        S.masked_fill_(own, -torch.inf)
+        limit = torch.minimum(floor[mine], S.amax(1))  # computed again, S may differ by rounding
+        out[mine] = (S >= limit[:, None]).to(torch.uint8).argmax(1) + t * side
+    return out
+
+def _nearest(graph: PairGraph, side: int = 512) -> Int[Tensor, "r"]: # tiles of `side` columns
+    "For each row the most similar column that shows another image; the lowest one among ties."
+    similarity, N, m, views = graph.similarity, graph.images, graph.held, range(graph.views)
+    def nearest(rows, columns, start): return _nearest_column(rows, columns, rows.shape == columns.shape and not graph.cross, start, N, similarity.tolerance, side)
+    def other(view): return N * (1 - view) if graph.cross else 0  # where the columns of a view's rows begin
+    if not similarity.per_view:
+        image = nearest(similarity.embedding[graph.first:graph.first + m], similarity.embedding, graph.first)
+        return torch.cat([image + other(view) for view in views])
+    if m == N and not graph.cross: return nearest(similarity.embedding, similarity.embedding, 0)
+    blocks = [group[0] for group in graph.groups(height=m)]
+    return torch.cat([nearest(*similarity.factors(block), block.start) + other(view) for view, block in enumerate(blocks)])
+
+# %% ../nbs/20_resampling.ipynb #b48479f8
 @dataclass(frozen=True)
 class AddNewPositive(Resampler):
     """The most guide-similar column of another image becomes a further positive. Zhang et al., ICML 2023.
@@ -270,25 +364,14 @@ class DropFalsePositive(Resampler):
     def __post_init__(self): _check_unit("ratio", self.ratio, one=False)
 
     def edit(self, graph):
-        own = graph.own
-        similarity = graph.similarity.at(graph.positives)
-        if not (k := int(self.ratio * int(own.sum()))): return graph
-        threshold = similarity[own].kthvalue(k).values + graph.similarity.tolerance
-        return graph.with_positives(graph.positives, graph.weights.masked_fill(own & (similarity <= threshold), 0))
+        S, n, rows = graph.similarity, graph.views * graph.images, graph.rows()
+        pairs, _ = _own_pairs(graph.images, graph.images, 0, graph.views, rows.device, graph.weights.dtype)
+        if not (k := int(self.ratio * pairs.numel())): return graph
+        threshold = S.at(torch.arange(n, device=rows.device), pairs).flatten().kthvalue(k).values + S.tolerance
+        false = (graph.positives - rows[:, None]) % graph.images == 0  # views of the row's own image
+        return graph.with_positives(graph.positives, graph.weights.masked_fill(false & (S.at(rows, graph.positives) <= threshold), 0))
 
 # %% ../nbs/20_resampling.ipynb #8d05bc1c
-def _order_statistic(graph: PairGraph, ratio: float, largest: bool) -> Float[Tensor, "n"] | None:
-    "The int(ratio * columns)-th largest or smallest similarity of each row, itself included; None if that rounds to zero."
-    similarity, columns = graph.similarity, graph.images if graph.cross else len(graph)
-    copies = 1 if similarity.per_view else columns // graph.images  # an image guide repeats each column; one copy is enough to count in
-    k = -(-int(ratio * columns) // copies)
-    if k == 0: return None
-    kth = []
-    for rows, _ in graph.blocks():
-        S = similarity.block(rows)[:, : columns // copies].topk(k, largest=largest, sorted=False).values
-        kth.append(S.amin(1) if largest else S.amax(1))
-    return torch.cat(kth) + (-similarity.tolerance if largest else similarity.tolerance)
-
 @dataclass(frozen=True)
 class DropFalseNegative(Resampler):
     """Columns at or above a row's k-th largest guide similarity leave its denominator, except its positives. Zhang et al., ICML 2023.
@@ -298,7 +381,7 @@ class DropFalseNegative(Resampler):
 
     def __post_init__(self): _check_unit("ratio", self.ratio, one=False)
 
-    def edit(self, graph): return graph.with_band(high=_order_statistic(graph, self.ratio, largest=True))
+    def edit(self, graph): return graph.with_band(high=int(self.ratio * graph.columns))
 
 @dataclass(frozen=True)
 class DropEasyNegative(Resampler):
@@ -309,7 +392,7 @@ class DropEasyNegative(Resampler):
 
     def __post_init__(self): _check_unit("ratio", self.ratio, one=False)
 
-    def edit(self, graph): return graph.with_band(low=_order_statistic(graph, self.ratio, largest=False))
+    def edit(self, graph): return graph.with_band(low=int(self.ratio * graph.columns))
 
 # %% ../nbs/20_resampling.ipynb #a5adb303
 @dataclass(frozen=True, init=False)

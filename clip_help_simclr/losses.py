@@ -34,6 +34,7 @@ class RowLoss:
         pull: Float[Tensor, "b p"], # products with the positives
         positives: Int[Tensor, "b p"], # their columns
         weights: Float[Tensor, "b p"], # their weights, of sum 1; 0 for a dropped row
+        kept: Float[Tensor, "b 1"], # 1, or 0 for a dropped row
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "b c"], Float[Tensor, "b 1"]]: # sum of the row losses; G and scale, where scale * G is its gradient by the products
         "Losses of a block of rows."
         raise NotImplementedError
@@ -52,12 +53,12 @@ def _row_blocks(x: Tensor, y: Tensor, graph: PairGraph, loss: RowLoss, gx: Tenso
     for group in graph.groups(height):
         outside = guide and graph.outside(group[0], memory)
         for block in group:
-            xb, yb, positives, weights = x[block.rows], y[block.columns], graph.positives[block.rows] - block.columns.start, graph.weights[block.rows]
+            xb, yb, positives, weights, kept = x[block.rows], y[block.columns], graph.positives[block.rows] - block.columns.start, graph.weights[block.rows], graph.kept[block.rows, None]
             s = torch.mm(xb, yb.T, out=products[:len(xb)])
             pull = s.gather(1, positives)
             out = guide and graph.left_out(outside, block, period)
             if out is None: _fill_own(s, block.start, block.columns.start, period, loss.hole)
-            value, G, scale = loss.rows(s, out, pull, positives, weights)
+            value, G, scale = loss.rows(s, out, pull, positives, weights, kept)
             total += value
             if gx is not None:
                 gx[block.rows].addcmul_(G @ yb, scale)
@@ -94,14 +95,14 @@ def _square_tiles(x: Tensor, y: Tensor, kept_x: Tensor, kept_y: Tensor, gx: Tens
     return total
 
 def _edges(x: Tensor, y: Tensor, columns: Int[Tensor, "r p"], weights: Float[Tensor, "r p"], power: int, gx: Tensor | None, gy: Tensor | None) -> Float[Tensor, ""]:
-    "Σ_ip w_ip (x_i·y_p)^power over a few columns p a row."
+    "Σ_ip w_ip (x_i·y_p)^power, power 1 or 2, over a few columns p a row; adds its gradient to gx, gy."
     total = x.new_zeros(())
     for p, w in zip(columns.unbind(1), weights.unbind(1)):
         yp = y.index_select(0, p)
         s = torch.linalg.vecdot(x, yp)
-        total += w @ s**power
+        total += w @ (s if power == 1 else s.square())
         if gx is None: continue
-        slope = (power * w * s**(power - 1))[:, None]
+        slope = (w if power == 1 else 2 * w * s)[:, None]
         gx.addcmul_(yp, slope)
         gy.index_add_(0, p, torch.mul(x, slope, out=yp))
     return total
@@ -119,12 +120,12 @@ class SoftmaxRows(RowLoss):
         if not (math.isfinite(temperature) and temperature > 0): raise ValueError(f"temperature: expected a positive number, got {temperature!r}")
         self.length, self.own_views = temperature ** -0.5, own_views
 
-    def rows(self, s, out, pull, positives, weights):
+    def rows(self, s, out, pull, positives, weights, kept):
         if out is not None: s.sub_(out, alpha=_BIG)
         top = s.amax(1, keepdim=True)
         E = s.sub_(top).clamp_min_(-80.0).exp_()
         d = E.sum(1, keepdim=True)
-        normalizer, scale = top + d.log(), (weights.sum(1, keepdim=True) > 0) / d
+        normalizer, scale = top + d.log(), kept / d
         if self.own_views:  # a row may have lost all its negatives: it still pulls, and pushes nothing
             empty = top < -_BIG / 2
             normalizer, scale, d = normalizer.masked_fill_(empty, 0), scale.where(~empty, 1), d.where(~empty, 1)
@@ -133,10 +134,9 @@ class SoftmaxRows(RowLoss):
 
     def whole(self, x, y, graph, gx, gy, tile):
         N, n = graph.images, graph.views * graph.images
-        if graph.banded or y is not x or self.length**2 > 20 or (tile is None and n <= 256): return None
-        kept = (graph.weights.sum(1) > 0).to(x.dtype)
-        if not graph.cross: total = _square_tiles(x, x, kept, kept, gx, gx, N if self.own_views else n, tile)
-        else: total = _square_tiles(x[:N], x[N:], kept[:N], kept[N:], *((gx[:N], gx[N:]) if gx is not None else (None, None)), 0, tile)
+        if graph.banded or y is not x or self.length**2 > 20: return None
+        if not graph.cross: total = _square_tiles(x, x, graph.kept, graph.kept, gx, gx, N if self.own_views else n, tile)
+        else: total = _square_tiles(x[:N], x[N:], graph.kept[:N], graph.kept[N:], *((gx[:N], gx[N:]) if gx is not None else (None, None)), 0, tile)
         return total + _edges(x, x, graph.positives, -graph.weights, 1, gx, gx)
 
 # %% ../nbs/21_losses.ipynb #b5fca0a5
@@ -183,24 +183,24 @@ class _GraphLoss(torch.autograd.Function):
     def forward(ctx, z: Float[Tensor, "r d"], length: Float[Tensor, "r 1"], graph: PairGraph, loss: RowLoss, tile: int | None, ranks: _Ranks | None) -> Float[Tensor, ""]:
         if loss.length is None: x = z.detach()
         else:
-            unit = length > 1e-12  # shorter rows stay shorter than 1, as in torch.nn.functional.normalize
-            divisor = length.clamp(min=1e-12) / loss.length
+            divisor = length.clamp(min=1e-12) / loss.length  # rows of zeros stay zeros
             x = z / divisor
         y = x if ranks is None else ranks.gather(x, graph.views)
         gx = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
         gy = gx if ranks is None or gx is None else torch.zeros_like(y)
         total = loss.whole(x, y, graph, gx, gy, tile)
         if total is None: total = _row_blocks(x, y, graph, loss, gx, gy, tile)
-        kept = (graph.weights.sum(1) > 0).sum().to(total.dtype)
+        kept = graph.kept.sum()
         if ranks is not None:
             total, kept = (sums := torch.stack([total, kept]), dist.all_reduce(sums))[0].unbind()
             if gx is not None: gx += ranks.own(gy, graph.views)
         kept = kept.clamp(min=1)
         if gx is not None:
             if loss.length is not None:
-                radial = torch.linalg.vecdot(gx, x)[:, None] * unit
-                gx = gx.addcmul_(x, radial, value=-loss.length**-2).div_(divisor)
-            ctx.save_for_backward(gx.mul_((1 if ranks is None else len(ranks.sizes)) / kept))
+                radial = torch.linalg.vecdot(gx, x)[:, None]
+                gx.addcmul_(x, radial, value=-loss.length**-2)
+            processes = 1 if ranks is None else len(ranks.sizes)
+            ctx.save_for_backward(gx.div_((1 if loss.length is None else divisor) * kept / processes))
         return total / kept
 
     @staticmethod
@@ -215,10 +215,12 @@ def graph_loss(
     loss: RowLoss, # what is summed over the rows
     tile: int | None = None, # rows a block, or rows and columns a tile; None chooses by size, all rows of a small batch
     ranks: _Ranks | None = None, # how the batch is spread over processes
+    length: Float[Tensor, "r 1"] | None = None, # lengths of the rows of z, if they are known
 ) -> Float[Tensor, ""]: # mean over the rows that the graph keeps; 0 where it keeps none
     "A contrastive loss over a pair graph in O(n (d + tile)) memory. Differentiable once in `z`."
-    with torch.autocast(z.device.type, enabled=False):
-        return _GraphLoss.apply(z, torch.linalg.vector_norm(z.detach(), dim=1, keepdim=True), graph, loss, tile, ranks)
+    if length is None: length = torch.linalg.vector_norm(z.detach(), dim=1, keepdim=True)
+    if not torch.is_autocast_enabled(z.device.type): return _GraphLoss.apply(z, length, graph, loss, tile, ranks)
+    with torch.autocast(z.device.type, enabled=False): return _GraphLoss.apply(z, length, graph, loss, tile, ranks)
 
 # %% ../nbs/21_losses.ipynb #6bb81fcf
 def _rows_of(z: Float[Tensor, "n d"], name: str = "z") -> Float[Tensor, "n d"]:
@@ -241,8 +243,7 @@ class _GuidedLoss(nn.Module):
     def _mean(self, z: Tensor, guide: Tensor | None, cross: bool = False) -> Float[Tensor, ""]:
         "The loss of checked rows, over the batch of all processes."
         if not self.resample.needs_guide: guide = None
-        with torch.autocast(z.device.type, enabled=False):
-            length = torch.linalg.vector_norm(z.detach(), dim=1, keepdim=True)
+        length = torch.linalg.vector_norm(z.detach(), dim=1, keepdim=True)
         finite = math.isfinite(length.sum().item())
         ranks = _ranks(len(z) // self.views, z.shape[1], guide, finite, z.device) if self.gather else None
         if not finite:
@@ -252,7 +253,7 @@ class _GuidedLoss(nn.Module):
         if ranks is not None and guide is not None: guide = ranks.gather(guide.to(z.device, torch.promote_types(guide.dtype, torch.float32)), len(guide) // ranks.sizes[ranks.rank])
         if isinstance(self.loss, SoftmaxRows) and self.loss.own_views and images < 2: raise ValueError("z: the decoupled loss needs other images for its denominators, got a batch of one. Use at least 2 images a batch")
         graph = self.resample(PairGraph.from_views(len(z), self.views, guide, cross, z.device, z.dtype, images, first))
-        return _GraphLoss.apply(z, length, graph, self.loss, self.tile, ranks)
+        return graph_loss(z, graph, self.loss, self.tile, ranks, length)
 
 class NTXent(_GuidedLoss):
     """Normalized temperature-scaled cross-entropy (Chen et al., ICML 2020), guided by a resampling strategy (Zhang et al., ICML 2023).
@@ -314,16 +315,16 @@ class SpectralRows(RowLoss):
     "Row losses -2 Σ_p w_ip z_i·z_p + the mean of (z_i·z_j)² over columns j of other images that count."
     hole, own_views = 0.0, True
 
-    def rows(self, s, out, pull, positives, weights):
+    def rows(self, s, out, pull, positives, weights, kept):
         s.addcmul_(s, out, value=-1)
-        share = (weights.sum(1, keepdim=True) > 0) / (s.shape[1] - out.sum(1, keepdim=True)).clamp_(min=1)
+        share = kept / (s.shape[1] - out.sum(1, keepdim=True)).clamp_(min=1)
         value = (share[:, 0] * s.square().sum(1)).sum() - 2 * (weights * pull).sum()
         return value, s.mul_(2 * share).scatter_add_(1, positives, -2 * weights), torch.ones_like(share)
 
     def whole(self, x, y, graph, gx, gy, tile):
         if graph.banded: return None
         views, total = 1 if graph.cross else graph.views, x.new_zeros(())
-        share = (graph.weights.sum(1, keepdim=True) > 0).to(x.dtype) / max(graph.columns - views, 1)
+        share = graph.kept[:, None] / max(graph.columns - views, 1)
         for [block] in graph.groups(len(graph)):
             xb, yb, w = x[block.rows], y[block.columns], share[block.rows]
             squares = xb @ (yb.T @ yb)

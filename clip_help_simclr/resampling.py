@@ -104,6 +104,7 @@ class _Edges:
     images: int # N, images of the whole batch
     positives: Int[Tensor, "r p"] # columns of the positives of each row that the graph holds
     weights: Float[Tensor, "r p"] # their weights; a weight of 0 is no positive
+    kept: Float[Tensor, "r"] # 1 for a row with a positive, 0 for a dropped one
     similarity: GuideSimilarity | None = None # what the band refers to
     low: int = 0 # this many columns of least similarity leave; 0: none
     high: int = 0 # this many columns of largest similarity leave; 0: none
@@ -139,7 +140,8 @@ class _Edges:
     ) -> PairGraph:
         "The graph with other positives; the weights of a row are scaled to sum 1, a row of zeros stays dropped."
         total = weights.sum(1, keepdim=True)
-        return replace(self, positives=positives, weights=weights / torch.where(total > 0, total, 1))
+        kept = total > 0
+        return replace(self, positives=positives, weights=weights / torch.where(kept, total, 1), kept=kept[:, 0].to(weights.dtype))
 
     def with_band(
         self,
@@ -212,11 +214,11 @@ class _Blocks(_Edges):
 
 # %% ../nbs/20_resampling.ipynb #a6e9cb52
 @lru_cache(8)
-def _own_pairs(held: int, images: int, first: int, views: int, device: torch.device, dtype: torch.dtype) -> tuple[Int[Tensor, "r p"], Float[Tensor, "r p"]]:
-    "The other views of each row's image, and equal weights. Shared by all graphs of this size: never write to them."
+def _own_pairs(held: int, images: int, first: int, views: int, device: torch.device, dtype: torch.dtype) -> tuple[Int[Tensor, "r p"], Float[Tensor, "r p"], Float[Tensor, "r"]]:
+    "The other views of each row's image, equal weights, and no row dropped. Shared by all graphs of this size: never write to them."
     rows = (torch.arange(first, first + held, device=device) + images * torch.arange(views, device=device)[:, None]).flatten()
     positives = (rows[:, None] + images * torch.arange(1, views, device=device)) % (views * images)
-    return positives, torch.full(positives.shape, 1 / (views - 1), device=device, dtype=dtype)
+    return positives, torch.full(positives.shape, 1 / (views - 1), device=device, dtype=dtype), torch.ones(len(positives), device=device, dtype=dtype)
 
 class PairGraph(_Blocks):
     """The positive pairs of a batch and the negatives that count, a row at a time; no n x n matrix is held.
@@ -312,6 +314,10 @@ def _largest_by_tile(rows: Float[Tensor, "r d_g"], columns: Float[Tensor, "c d_g
 
 def _nearest_column(rows: Float[Tensor, "r d_g"], columns: Float[Tensor, "c d_g"], symmetric: bool, start: int, period: int, tolerance: float, side: int) -> Int[Tensor, "r"]:
     "For each row, the first of which stands at `start` of the batch, the lowest of its nearest columns of another image."
+    if len(columns) <= side:  # a single tile needs no second look
+        S = rows @ columns.T
+        _fill_own(S, start, 0, period, -torch.inf)
+        return (S >= S.amax(1, keepdim=True) - tolerance).to(torch.uint8).argmax(1)
     best = _largest_by_tile(rows, columns, symmetric, start, period, side)
     floor, image = best.amax(1) - tolerance, (start + torch.arange(len(rows), device=rows.device)) % period
     tile, out = (best >= floor[:, None]).to(torch.uint8).argmax(1), torch.empty_like(image)
@@ -365,7 +371,7 @@ class DropFalsePositive(Resampler):
 
     def edit(self, graph):
         S, n, rows = graph.similarity, graph.views * graph.images, graph.rows()
-        pairs, _ = _own_pairs(graph.images, graph.images, 0, graph.views, rows.device, graph.weights.dtype)
+        pairs, *_ = _own_pairs(graph.images, graph.images, 0, graph.views, rows.device, graph.weights.dtype)
         if not (k := int(self.ratio * pairs.numel())): return graph
         threshold = S.at(torch.arange(n, device=rows.device), pairs).flatten().kthvalue(k).values + S.tolerance
         false = (graph.positives - rows[:, None]) % graph.images == 0  # views of the row's own image

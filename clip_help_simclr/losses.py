@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -94,6 +95,7 @@ def _square_tiles(x: Tensor, y: Tensor, kept_x: Tensor, kept_y: Tensor, gx: Tens
         if not one or I != J: gy[J].addmm_(E.T, x[I])
     return total
 
+# %% ../nbs/21_losses.ipynb #d6dcaa6a
 def _edges(x: Tensor, y: Tensor, columns: Int[Tensor, "r p"], weights: Float[Tensor, "r p"], power: int, gx: Tensor | None, gy: Tensor | None) -> Float[Tensor, ""]:
     "Σ_ip w_ip (x_i·y_p)^power, power 1 or 2, over a few columns p a row; adds its gradient to gx, gy."
     total = x.new_zeros(())
@@ -209,6 +211,7 @@ class _GraphLoss(torch.autograd.Function):
             raise RuntimeError("losses over a pair graph have no second derivative. Call backward or autograd.grad with create_graph=False")
         return upstream * ctx.saved_tensors[0], None, None, None, None, None
 
+# %% ../nbs/21_losses.ipynb #c4db3abf
 def graph_loss(
     z: Float[Tensor, "r d"], # embeddings, rows in the order of the graph; float32 or float64, finite
     graph: PairGraph, # positives and negatives
@@ -219,8 +222,8 @@ def graph_loss(
 ) -> Float[Tensor, ""]: # mean over the rows that the graph keeps; 0 where it keeps none
     "A contrastive loss over a pair graph in O(n (d + tile)) memory. Differentiable once in `z`."
     if length is None: length = torch.linalg.vector_norm(z.detach(), dim=1, keepdim=True)
-    if not torch.is_autocast_enabled(z.device.type): return _GraphLoss.apply(z, length, graph, loss, tile, ranks)
-    with torch.autocast(z.device.type, enabled=False): return _GraphLoss.apply(z, length, graph, loss, tile, ranks)
+    with torch.autocast(z.device.type, enabled=False) if torch.is_autocast_enabled(z.device.type) else nullcontext():
+        return _GraphLoss.apply(z, length, graph, loss, tile, ranks)
 
 # %% ../nbs/21_losses.ipynb #6bb81fcf
 def _rows_of(z: Float[Tensor, "n d"], name: str = "z") -> Float[Tensor, "n d"]:
@@ -229,6 +232,7 @@ def _rows_of(z: Float[Tensor, "n d"], name: str = "z") -> Float[Tensor, "n d"]:
         raise ValueError(f"{name}: expected a floating-point tensor of shape (rows, d), got {z.dtype} of shape {tuple(z.shape)}")
     return z.to(torch.promote_types(z.dtype, torch.float32))
 
+# %% ../nbs/21_losses.ipynb #b84d646d
 class _GuidedLoss(nn.Module):
     "What the losses share: a strategy, the number of views and the block height."
     def __init__(self, loss: RowLoss, resample: Resampler | None, views: int, tile: int | None, gather: bool):
@@ -242,6 +246,8 @@ class _GuidedLoss(nn.Module):
 
     def _mean(self, z: Tensor, guide: Tensor | None, cross: bool = False) -> Float[Tensor, ""]:
         "The loss of checked rows, over the batch of all processes."
+        if torch.is_autocast_enabled(z.device.type):
+            with torch.autocast(z.device.type, enabled=False): return self._mean(z, guide, cross)
         if not self.resample.needs_guide: guide = None
         length = torch.linalg.vector_norm(z.detach(), dim=1, keepdim=True)
         finite = math.isfinite(length.sum().item())
@@ -255,6 +261,7 @@ class _GuidedLoss(nn.Module):
         graph = self.resample(PairGraph.from_views(len(z), self.views, guide, cross, z.device, z.dtype, images, first))
         return graph_loss(z, graph, self.loss, self.tile, ranks, length)
 
+# %% ../nbs/21_losses.ipynb #556eff5e
 class NTXent(_GuidedLoss):
     """Normalized temperature-scaled cross-entropy (Chen et al., ICML 2020), guided by a resampling strategy (Zhang et al., ICML 2023).
 
@@ -336,6 +343,7 @@ class SpectralRows(RowLoss):
         if not graph.cross: own = torch.cat([graph.rows()[:, None], own], 1)
         return total + _edges(x, y, own, -share.expand(-1, own.shape[1]), 2, gx, gy) + _edges(x, y, graph.positives, -2 * graph.weights, 1, gx, gy)
 
+# %% ../nbs/21_losses.ipynb #9d8741e9
 class SpectralContrastive(_GuidedLoss):
     """Spectral contrastive loss (HaoChen et al., NeurIPS 2021) over a pair graph; with `z_text`, its two-tower form (Zhang et al., ICML 2023).
 

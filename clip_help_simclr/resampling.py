@@ -99,7 +99,7 @@ def _kth(
 # %% ../nbs/20_resampling.ipynb #ad817e0f
 @dataclass(frozen=True, eq=False)
 class _Edges:
-    "What a pair graph stores, and how it is edited."
+    "What a pair graph stores."
     views: int # V, views of each image, stacked view-major
     images: int # N, images of the whole batch
     positives: Int[Tensor, "r p"] # columns of the positives of each row that the graph holds
@@ -128,11 +128,9 @@ class _Edges:
         "Whether guide similarities decide which negatives count."
         return self.low > 0 or self.high > 0
 
-    def rows(self) -> Int[Tensor, "r"]:
-        "Where each row that the graph holds stands in the whole batch."
-        image = torch.arange(self.first, self.first + self.held, device=self.positives.device)
-        return (image + self.images * torch.arange(self.views, device=image.device)[:, None]).flatten()
-
+# %% ../nbs/20_resampling.ipynb #90816a44
+class _Edits(_Edges):
+    "How a pair graph is edited."
     def with_positives(
         self,
         positives: Int[Tensor, "r q"], # columns of the new positives
@@ -167,8 +165,13 @@ def _fill_own(
     for offset in range((row - column + len(s) - 1) % period - len(s) + 1, s.shape[1], period): s.diagonal(offset).fill_(value)
 
 # %% ../nbs/20_resampling.ipynb #e2845a12
-class _Blocks(_Edges):
+class _Blocks(_Edits):
     "How a pair graph is read."
+    def rows(self) -> Int[Tensor, "r"]:
+        "Where each row that the graph holds stands in the whole batch."
+        image = torch.arange(self.first, self.first + self.held, device=self.positives.device)
+        return (image + self.images * torch.arange(self.views, device=image.device)[:, None]).flatten()
+
     def groups(
         self,
         height: int, # rows a block
@@ -198,6 +201,9 @@ class _Blocks(_Edges):
         if top is None: return S.le_(bottom[:, None])
         return torch.ge(S, top[:, None], out=scratch).logical_or_(S.le_(bottom[:, None]))
 
+# %% ../nbs/20_resampling.ipynb #64632fbb
+class _Masks(_Blocks):
+    "Which columns of a block count."
     def left_out(
         self,
         outside: Float[Tensor, "b m"] | None, # of the block's group; None without a band
@@ -220,7 +226,8 @@ def _own_pairs(held: int, images: int, first: int, views: int, device: torch.dev
     positives = (rows[:, None] + images * torch.arange(1, views, device=device)) % (views * images)
     return positives, torch.full(positives.shape, 1 / (views - 1), device=device, dtype=dtype), torch.ones(len(positives), device=device, dtype=dtype)
 
-class PairGraph(_Blocks):
+# %% ../nbs/20_resampling.ipynb #2c68ce7d
+class PairGraph(_Masks):
     """The positive pairs of a batch and the negatives that count, a row at a time; no n x n matrix is held.
 
     Row i has positives `positives[i]` with `weights[i]`, which sum to 1, or to 0 where the row is dropped (it then takes no part in a loss). Column j is in row i's denominator if it is a positive of the row, or if it is neither
@@ -312,6 +319,7 @@ def _largest_by_tile(rows: Float[Tensor, "r d_g"], columns: Float[Tensor, "c d_g
         if symmetric and I != J: best[J, I.start // side] = S.amax(0)
     return best
 
+# %% ../nbs/20_resampling.ipynb #11ebaaaa
 def _nearest_column(rows: Float[Tensor, "r d_g"], columns: Float[Tensor, "c d_g"], symmetric: bool, start: int, period: int, tolerance: float, side: int) -> Int[Tensor, "r"]:
     "For each row, the first of which stands at `start` of the batch, the lowest of its nearest columns of another image."
     if len(columns) <= side:  # a single tile needs no second look

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import torch
@@ -27,7 +28,6 @@ from .data import ImageSet, batches, captions_from_labels, load_data
 from .encoders import build_encoder
 from .evaluation import encode, few_shot_probe, knn_accuracy, linear_probe
 from .guides import CaptionGuide, EmbeddingCache, Guide, LabelGuide, OpenCLIPGuide
-from .losses import NTXent
 from .resampling import STRATEGIES, DropEasyNegative, DropFalseNegative, PairGraph, SimCLR, parse_strategy
 from .training import PretrainConfig, build_model, load_encoder, pick_precision, pretrain
 
@@ -347,45 +347,39 @@ def probe(
         print(f"{_ACCURACIES[name]:28s} {accuracy:5.1f} %")
 
 # %% ../nbs/35_cli.ipynb #ab31a1d9
-def _textbook_nt_xent(z: Tensor) -> Tensor:
-    "SimCLR's loss in plain torch, with its n x n matrix, at temperature 0.1."
-    n = len(z)
-    z = torch.nn.functional.normalize(z, dim=1)
-    logits = (z @ z.T / 0.1).masked_fill(torch.eye(n, dtype=torch.bool, device=z.device), -torch.inf)
-    return torch.nn.functional.cross_entropy(logits, (torch.arange(n, device=z.device) + n // 2) % n)
-
-def _interleaved(tasks: dict[str, Callable[[], object]], device: torch.device, repeats: int) -> dict[str, float]:
-    "Median seconds of each task, all tasks once a round."
-    times: dict[str, list[float]] = {name: [] for name in tasks}
-    for _ in range(repeats + 1):
-        for name, task in tasks.items():
-            began = time.perf_counter()
-            task()
-            if device.type == "cuda": torch.cuda.synchronize(device)
-            times[name].append(time.perf_counter() - began)
-    return {name: torch.tensor(t[1:]).median().item() for name, t in times.items()}  # the first round warms up
+def _bench_losses(rows: list[int], dimension: int, guide_dimension: int, repeats: int, memory: bool, device: torch.device, out: str | None) -> None:
+    "See `bench`."
+    from clip_help_simclr.bench import bench_losses, float64_error, gemm_floor
+    began = time.perf_counter()
+    def report(row): print("  {n:6d}  {loss:18s} {candidate:26s} {milliseconds:10.2f} ms  {ratio:6.2f}".format(**row) + (f"  {row['MiB']:7.0f} MiB" if row["MiB"] is not None else ""), flush=True)
+    print(f"losses, d = {dimension}, d_g = {guide_dimension}, {device}, {torch.get_num_threads()} threads; forward and backward; ratio to the first of each group:")
+    found = bench_losses(rows, dimension, guide_dimension, repeats, memory, device, report)
+    floors = {str(n): gemm_floor(n, dimension, guide_dimension) for n in rows} if device.type == "cpu" else {}
+    errors = float64_error(min(4096, max(rows)), dimension)
+    if out is None: return
+    config = dict(rows=rows, dimension=dimension, guide_dimension=guide_dimension, repeats=repeats, memory=memory, device=str(device), seed=0)
+    command = f"chs bench losses --rows {rows} --repeats {repeats} --memory {str(memory).lower()}".replace(", ", ",")
+    print("record:", save_record(Path(out) / "results.json", command, config, dict(rows=found, floors=floors, float64_error=errors), time.perf_counter() - began))
 
 # %% ../nbs/35_cli.ipynb #d121be1b
 def bench(
-    rows: int = 2048, # n, views in the batch
+    what: Literal["losses", "views"], # losses against their peers, or augmented views a second
+    rows: list[int] = [512, 2048], # n, views in the batch
     dimension: int = 128, # d of the projections
     guide_dimension: int = 512, # d_g of the guide embeddings
     repeats: int = 7, # rounds; medians are shown
+    memory: bool = False, # measure the memory of the losses too, each in a fresh process (Linux)
     device: str = "auto", # auto, cpu, cuda or mps
+    out: str | None = None, # folder for a record of the losses; None: none
 ) -> None:
-    "Speed of the losses, forward and backward, against plain torch, and of the views, on this machine."
+    "Speed of the losses and views on this machine."
     where = pick_device(device)
-    z, guide = (torch.randn(rows, d, generator=generator(0, name)).to(where) for name, d in (("z", dimension), ("guide", guide_dimension)))
-    z.requires_grad_()
-    backward = lambda loss: torch.autograd.grad(loss, z)
-    tasks = {"plain torch NT-Xent": lambda: backward(_textbook_nt_xent(z)), "NTXent": lambda: backward(NTXent(0.1)(z))}
-    tasks |= {f"NTXent({name})": lambda s=cls(): backward(NTXent(0.1, s)(z, guide)) for name, cls in STRATEGIES.items() if cls.needs_guide}
-    seconds = _interleaved(tasks, where, repeats)
-    print(f"losses, n = {rows}, d = {dimension}, d_g = {guide_dimension}, {where}:")
-    for name, t in seconds.items(): print(f"  {name:30s} {1e3 * t:8.1f} ms   {t / seconds['plain torch NT-Xent']:5.2f} x plain torch")
+    if what == "losses": return _bench_losses(rows, dimension, guide_dimension, repeats, memory, where, out)
+    from clip_help_simclr.bench import race
     views, images = PretrainConfig().augment, torch.randint(256, (256, 3, 32, 32), dtype=torch.uint8, generator=generator(0, "images")).to(where)
-    t = _interleaved({"views": lambda: views(images, generator(0, "views"), 2)}, where, repeats)["views"]
-    print(f"views, 32 x 32, batch 256: {512 / t:,.0f} a second")
+    def task(leaf): return leaf.sum() + 0 * views(images, generator(0, "views"), 2).sum()
+    milliseconds = race({"views": task}, torch.zeros(1, device=where), repeats)["views"]
+    print(f"views, 32 x 32, batch 256: {512e3 / milliseconds:,.0f} a second")
 
 # %% ../nbs/35_cli.ipynb #9484d79b
 _COMMANDS: dict[str, Callable[..., None]] = dict(demo=demo, embed=embed, audit=audit, pretrain=pretrain_command, probe=probe, bench=bench)
@@ -406,7 +400,7 @@ def build_parser():
             command.add_class_arguments(PretrainConfig, as_group=False)
             augment = PretrainConfig().augment
             help_texts |= _comments(PretrainConfig) | {f"augment.{k}": v for k, v in _comments(type(augment)).items()}
-        command.add_function_arguments(function, skip={"config"}, as_group=False)
+        command.add_function_arguments(function, skip={"config"}, as_group=False, as_positional=name == "bench")  # chs bench losses
         for action in command._actions: action.help = help_texts.get(action.dest, action.help)
         commands.add_subcommand(name, command, help=function.__doc__)
     return parser

@@ -71,3 +71,11 @@ def test_wrong_input_is_one_message(tmp_path, arguments, message):
     assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr
     assert not any(tmp_path.iterdir())
+
+
+def test_bench_losses_writes_a_record(tmp_path):
+    done = chs("bench", "losses", "--rows", "[64]", "--repeats", 1, "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["results"]["rows"]
+    assert {(r["loss"], r["candidate"]) for r in rows} >= {("NT-Xent", "ours"), ("DropFalseNegative", "published")}
+    assert all(r["milliseconds"] > 0 for r in rows)

@@ -41,7 +41,7 @@ def value_and_gradients(loss, model, x, guide):
 
 
 def work(rank, sizes, meeting):
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=len(sizes))
+    dist.init_process_group("gloo", store=dist.FileStore(str(meeting), len(sizes)), rank=rank, world_size=len(sizes))
     images, stream = sum(sizes), torch.Generator().manual_seed(0)
     mine = slice(sum(sizes[:rank]), sum(sizes[:rank + 1]))
     draw = lambda *shape: torch.randn(*shape, dtype=torch.float64, generator=stream)

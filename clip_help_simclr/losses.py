@@ -266,6 +266,7 @@ class NTXent(_GuidedLoss):
     """Normalized temperature-scaled cross-entropy (Chen et al., ICML 2020), guided by a resampling strategy (Zhang et al., ICML 2023).
 
     Raises `ValueError` for a temperature that is not positive, and on call for embeddings that are not 2-D or not finite, rows that the views do not divide, and a guide that does not fit."""
+    own_views: ClassVar[bool] = False # leave all views of a row's own image out of its denominator?
 
     def __init__(
         self,
@@ -275,7 +276,7 @@ class NTXent(_GuidedLoss):
         tile: int | None = None, # rows computed at a time; None chooses by size
         gather: bool = True, # with several processes, contrast over the batches of all of them
     ):
-        super().__init__(SoftmaxRows(temperature), resample, views, tile, gather)
+        super().__init__(SoftmaxRows(temperature, self.own_views), resample, views, tile, gather)
         self.temperature = temperature
 
     def forward(
@@ -368,26 +369,8 @@ class SpectralContrastive(_GuidedLoss):
         return self._mean(_rows_of(z) if z_text is None else _towers(z, z_text), guide, cross=z_text is not None)
 
 # %% ../nbs/21_losses.ipynb #a356b7e9
-class DecoupledNTXent(_GuidedLoss):
+class DecoupledNTXent(NTXent):
     """NT-Xent whose denominators leave out all views of the row's own image (Yeh et al., arXiv 2110.06848). A row that has no negatives left only pulls.
 
-    Raises `ValueError` as `NTXent` does, and for a batch of one image."""
-
-    def __init__(
-        self,
-        temperature: float = 0.1, # τ > 0
-        resample: Resampler | None = None, # a strategy of `resampling`; None is SimCLR
-        views: int = 2, # V, views of each image
-        tile: int | None = None, # rows computed at a time; None chooses by size
-        gather: bool = True, # with several processes, contrast over the batches of all of them
-    ):
-        super().__init__(SoftmaxRows(temperature, own_views=True), resample, views, tile, gather)
-        self.temperature = temperature
-
-    def forward(
-        self,
-        z: Float[Tensor, "n d"], # projections of n = V N views, view-major; any length (they are normalized here), any float dtype
-        guide: Float[Tensor, "m d_g"] | None = None, # guide embeddings, one a view (n, d_g) or one an image (N, d_g); any float dtype
-    ) -> Float[Tensor, ""]: # float32 (float64 for float64 input)
-        "The mean loss over the rows that the strategy keeps."
-        return self._mean(_rows_of(z), guide)
+    Settings, input and errors are those of `NTXent`; raises `ValueError` for a batch of one image too."""
+    own_views = True

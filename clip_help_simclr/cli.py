@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import sys
 import time
@@ -27,7 +28,7 @@ from .core import digest, generator, pick, pick_device, plot_theme, save_record,
 from .data import ImageSet, batches, captions_from_labels, load_data
 from .encoders import build_encoder
 from .evaluation import encode, few_shot_probe, knn_accuracy, linear_probe
-from .guides import CaptionGuide, EmbeddingCache, Guide, LabelGuide, OpenCLIPGuide
+from .guides import CaptionGuide, EmbeddingCache, Guide, LabelGuide, OpenCLIPGuide, TextInducedGuide, TextTowerGuide, clip_retrieval_cache, read_vocabulary
 from .resampling import STRATEGIES, DropEasyNegative, DropFalseNegative, PairGraph, SimCLR, parse_strategy
 from .training import PretrainConfig, build_model, load_encoder, pick_precision, pretrain
 
@@ -37,23 +38,37 @@ __all__ = ['make_guide', 'probe_features', 'demo', 'demo_table', 'plot_accuracie
 
 # %% ../nbs/35_cli.ipynb #8f0f23ec
 def make_guide(
-    spec: str, # captions, openclip:MODEL/PRETRAINED (a name or a local file), cache:PATH or labels:NOISE
-    data: ImageSet, # what the guide shall know: captions are learnt from it, labels looked up in it
+    spec: str, # see the table above
+    data: ImageSet, # what the guide shall know: captions are learnt from it, labels and captions looked up in it
     captioned: float = 0.2, # share of the images whose captions the caption guide may see, in (0, 1]
     epochs: int | None = None, # passes of the caption guide; None is its own choice
     seed: int = 0, # of captioned images, weights, label noise
+    vocabulary: str | None = None, # file of texts for induced:MODEL/PRETRAINED, one a line; None: texts drawn from the captions
     device: str = "auto", # where it computes
+    folder: Path | None = None, # where a caption guide that is trained here is kept, and found the next time; None: nowhere
     progress: bool = True, # show bars
 ) -> Guide:
     "The guide that a text names. Raises `ValueError` that lists the valid forms."
     kind, _, rest = spec.partition(":")
     def openclip():
         model, _, pretrained = rest.partition("/")
-        if not pretrained: raise ValueError(f"guide: expected openclip:MODEL/PRETRAINED, such as openclip:ViT-B-32/openai or openclip:ViT-B-32/weights.safetensors, got {spec!r}")
+        if not pretrained: raise ValueError(f"guide: expected {kind}:MODEL/PRETRAINED, such as {kind}:ViT-B-32/openai or {kind}:ViT-B-32/weights.safetensors, got {spec!r}")
         return OpenCLIPGuide(model, pretrained, device=device)
-    make = pick("guide", kind, dict(
-        captions=lambda: CaptionGuide.train(data, captioned, epochs, seed, device=device, progress=progress), openclip=openclip, cache=lambda: EmbeddingCache.load(rest), labels=lambda: LabelGuide(float(rest or 0), seed=seed)))
+    def induced(): return TextInducedGuide.zero_shot(openclip(), data, vocabulary and read_vocabulary(vocabulary), progress=progress) if rest else TextInducedGuide.from_captions(data)
+    make = pick("guide", kind, {
+        "captions": lambda: CaptionGuide.load(rest, device) if rest else _trained_on_captions(data, captioned, epochs, seed, device, folder, progress),
+        "openclip": openclip, "texts": lambda: TextTowerGuide(openclip()), "induced": induced, "cache": lambda: EmbeddingCache.load(rest),
+        "clip-retrieval": lambda: clip_retrieval_cache(rest, data), "labels": lambda: LabelGuide(float(rest or 0), seed=seed)})
     return make()
+
+def _trained_on_captions(data: ImageSet, captioned: float, epochs: int | None, seed: int, device: str, folder: Path | None, progress: bool) -> CaptionGuide:
+    "A caption guide, kept in the folder under a name that says what it was made from."
+    path = folder and folder / f"guide-{digest(data.fingerprint, captioned, str(epochs), seed)[:8]}.safetensors"
+    if path and path.exists(): return CaptionGuide.load(path, device)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1: raise ValueError("guide: several processes would each train a caption guide of their own. Train it first, in one process: `chs embed` with the same settings, stopped or not; or pass captions:FILE")
+    guide = CaptionGuide.train(data, captioned, epochs, seed, device=device, progress=progress)
+    if path: guide.save(path)
+    return guide
 
 # %% ../nbs/35_cli.ipynb #50ba6db0
 def probe_features(
@@ -144,11 +159,7 @@ def demo(
 def _demo_guide(spec: str, splits, captioned: float, epochs: int, device: str, folder: Path) -> tuple[Guide, dict]:
     "The demo's guide, and what must be said of it: where its captions came from, and its own accuracy."
     train, began = splits.train, time.perf_counter()
-    key = digest(spec, train.fingerprint, captioned, epochs)[:8]
-    path = folder / f"guide-{key}.safetensors"
-    if spec == "captions" and path.exists(): guide = CaptionGuide.load(path, device=device)
-    else: guide = make_guide(spec, train, captioned, epochs, device=device)
-    if isinstance(guide, CaptionGuide): guide.save(path)
+    guide = make_guide(spec, train, captioned, epochs, device=device, folder=folder)
     if not guide.per_view: return guide, dict(name=guide.name, accuracy=None, captions=train.caption_source)
     train_x, test_x = (guide.embed(data, progress=False) for data in splits)
     accuracy = probe_features(train_x, train.labels, test_x, splits.test.labels)
@@ -283,20 +294,28 @@ def _split(spec: str, split: str, size: int) -> ImageSet:
     return getattr(load_data(spec, size=size), pick("split", split, dict(train="train", test="test")))
 
 def embed(
-    data: str, # shapes, digits, folder:PATH, cifar10:ROOT, cifar100:ROOT, stl10:ROOT
-    guide: str, # captions, openclip:MODEL/PRETRAINED (a name or a local file) or labels:NOISE
-    out: str, # the cache file to write, .safetensors
+    data: str, # shapes, digits, folder:PATH, webdataset:PATTERN, hf:PATH, cifar10:ROOT, cifar100:ROOT, stl10:ROOT
+    guide: str, # captions, captions:FILE, openclip:MODEL/PRETRAINED, texts:MODEL/PRETRAINED, induced, induced:MODEL/PRETRAINED, clip-retrieval:FOLDER or labels:NOISE
+    out: str, # folder of the cache; what is finished there is not made again
     split: str = "train", # train or test
     size: int = 32, # side of the images, in pixels
     captioned: float = 0.2, # share of the images whose captions the caption guide sees, in (0, 1]
+    vocabulary: str | None = None, # file of texts for induced:MODEL/PRETRAINED, one a line
+    dtype: Literal["float32", "float16"] = "float32", # of the rows on disk
+    shard_rows: int = 65_536, # rows a shard: what an interruption can cost
     batch_size: int = 256, # images a step of the guide
+    workers: int | None = None, # processes that decode images; None: one a core, at most 8
+    neighbours: int = 0, # also find so many nearest images of each, in the whole data set
     device: str = "auto", # auto, cpu, cuda or mps
 ) -> None:
-    "Guide embeddings of a data set, one row an image, into a cache file."
+    "Guide embeddings of a data set into a cache. Killed at any moment, the same call goes on where it was; under accelerate launch or torchrun, processes share the work."
     images = _split(data, split, size)
-    cache = EmbeddingCache.build(make_guide(guide, images, captioned, device=device), images, batch_size=batch_size)
-    cache.save(out)
+    teacher = make_guide(guide, images, captioned, vocabulary=vocabulary, device=device, folder=Path(out))
+    cache = EmbeddingCache.build(teacher, images, out, dtype, shard_rows, batch_size, workers)
+    if cache is None: return print(f"done with my share; other processes still write to {out}")
     print(f"{len(cache)} rows of {cache.name} for {images.name} in {out}")
+    if absent := len(cache.missing) + len(cache.manifest["skipped"]): print(f"{absent} images could not be read; {out}/manifest.json names them")
+    if neighbours: cache.neighbours(neighbours, device=device)
 
 # %% ../nbs/35_cli.ipynb #bbdfb0d1
 def audit(
@@ -417,7 +436,7 @@ def main(
     try:
         if config.command == "pretrain": settings["config"] = PretrainConfig(**run)
         _COMMANDS[config.command](**settings)
-    except (ValueError, FileNotFoundError) as e:
+    except (ValueError, OSError, ModuleNotFoundError) as e:
         print(f"chs {config.command}: error: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

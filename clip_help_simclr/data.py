@@ -6,15 +6,20 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
+import re
+import tarfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from glob import glob
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +33,8 @@ from .core import digest, pick
 
 # %% auto #0
 __all__ = ['Sample', 'Batch', 'ImageSet', 'TensorSet', 'Splits', 'captions_from_labels', 'ShapesJoint', 'ShapesWorld', 'shapes',
-           'digits', 'FileSet', 'image_folder', 'torchvision_set', 'load_data', 'batches']
+           'digits', 'EncodedSet', 'FileSet', 'image_folder', 'torchvision_set', 'TarSet', 'tar_shards',
+           'HuggingFaceSet', 'hugging_face', 'load_data', 'batches']
 
 # %% ../nbs/30_data.ipynb #fc09a146
 class Sample(NamedTuple):
@@ -54,9 +60,12 @@ class ImageSet(Dataset):
     captions: list[str] # one an image, "" where there is none
     caption_source: str # where they came from, e.g. "sidecar files", "class names"; "none" if there are none
     size: int # height and width of the images, in pixels
+    ids: list[str] | None = None # how the source calls each image, e.g. its path; None: its number
+    skipped: dict[str, str] = field(default_factory=dict) # images of the source that could not be read and are left out, by id, and why
 
     def __post_init__(self):
         n = len(self.labels)
+        if self.ids is None: self.ids = [str(i) for i in range(n)]
         if len(self.captions) != n: raise ValueError(f"captions: {len(self.captions)} for {n} labels. Give one an image, '' where there is none")
         if n and not -1 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
             raise ValueError(f"labels: values from {int(self.labels.min())} to {int(self.labels.max())} for {len(self.classes)} classes. Give indices into `classes`, or -1")
@@ -70,6 +79,22 @@ class ImageSet(Dataset):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name}: {len(self)} images of {self.size} x {self.size}, {len(self.classes)} classes, captions from {self.caption_source})"
 
+    def read(
+        self,
+        numbers: Int64[Tensor, "b"], # positions in this data set
+    ) -> tuple[UInt8[Tensor, "b 3 size size"], dict[int, str]]: # images, black where one cannot be read; and why, by number
+        "`batch` for whom one broken image shall not stop."
+        return self.batch(numbers), {}
+
+    def reads(
+        self,
+        groups: Sequence[Int64[Tensor, "b"]], # the numbers of each batch
+        workers: int | None = None, # loader processes, where images must be decoded; None: one a core, at most 8
+        pinned: bool = False, # page-locked memory, from which copies to a GPU are asynchronous
+    ) -> Iterator[tuple[Tensor, Tensor, dict[int, str]]]: # numbers, images and failures, as `read` gives them
+        "`read` for groups of images in their order, ahead of time where images must be decoded."
+        return ((numbers, *self.read(numbers)) for numbers in groups)
+
     def captioned(self) -> Int64[Tensor, "m"]:
         "Numbers of the images that have a caption. Raises `ValueError` if none has."
         numbers = torch.tensor([i for i, caption in enumerate(self.captions) if caption], dtype=torch.int64)
@@ -78,6 +103,10 @@ class ImageSet(Dataset):
                          "or make captions of the class names with `captions_from_labels`, which leaks the labels")
 
 # %% ../nbs/30_data.ipynb #1d69ecd3
+def _chosen(data: ImageSet, numbers: Int64[Tensor, "m"]) -> dict:
+    "What every data set knows about some of its images."
+    return dict(labels=data.labels[numbers], captions=[data.captions[i] for i in numbers.tolist()], ids=[data.ids[i] for i in numbers.tolist()])
+
 @dataclass(eq=False, repr=False, kw_only=True)
 class TensorSet(ImageSet):
     "A data set in memory."
@@ -106,7 +135,7 @@ class TensorSet(ImageSet):
         numbers: Int64[Tensor, "m"], # positions in this data set; number numbers[i] becomes number i
     ) -> TensorSet:
         "Some of the images, in the order given."
-        return replace(self, labels=self.labels[numbers], captions=[self.captions[i] for i in numbers.tolist()], images=self.batch(numbers))
+        return replace(self, **_chosen(self, numbers), images=self.batch(numbers))
 
     def to(
         self,
@@ -555,10 +584,10 @@ def _captions(root: Path, files: list[str], texts: set[str]) -> tuple[list[str],
     return captions, "sidecar files" if any(captions) else "none"
 
 # %% ../nbs/30_data.ipynb #5d813301
-def _read(path: Path, size: int) -> UInt8[Tensor, "3 size size"]:
+def _decode(file: str | os.PathLike | BinaryIO, size: int) -> UInt8[Tensor, "3 size size"]:
     "Decode one image file."
     from PIL import Image, ImageOps
-    with Image.open(path) as image:
+    with Image.open(file) as image:
         image.draft("RGB", (2 * size, 2 * size))
         ImageOps.exif_transpose(image, in_place=True)
         image = image.convert("RGB")
@@ -569,75 +598,88 @@ def _read(path: Path, size: int) -> UInt8[Tensor, "3 size size"]:
         return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
 
 # %% ../nbs/30_data.ipynb #abcad39d
-class _Decode(Dataset):
-    "For loader workers: item k is what group k's files hold (nothing if `size` is None: then only their headers are read), and what went wrong, by file."
-    def __init__(self, root: Path, groups: list[list[str]], size: int | None): self.root, self.groups, self.size = root, groups, size
+class _Reads(Dataset):
+    "For loader processes: item k is group k of numbers, its images, and what could not be read."
+    def __init__(self, data: ImageSet, groups: Sequence[Int64[Tensor, "b"]]): self.data, self.groups = data, groups
     def __len__(self) -> int: return len(self.groups)
-    def __getitem__(self, k: int) -> tuple[list[UInt8[Tensor, "3 size size"]], dict[str, str]]:
-        from PIL import Image
-        images, failures = [], {}
-        for file in self.groups[k]:
-            try:
-                if self.size: images.append(_read(self.root / file, self.size))
-                else: Image.open(self.root / file).close()
-            except Exception as error: failures[file] = f"{type(error).__name__}: {error}".splitlines()[0] # PIL raises many kinds for broken files
-        return (torch.stack(images) if images else None), failures
+    def __getitem__(self, k: int) -> tuple[Tensor, Tensor, dict[int, str]]: return self.groups[k], *self.data.read(self.groups[k])
 
-# %% ../nbs/30_data.ipynb #4dcecb46
 @dataclass(eq=False, repr=False, kw_only=True)
-class FileSet(ImageSet):
-    "A data set whose images are decoded when they are asked for."
-    root: Path # the folder that `files` are relative to
-    files: list[str] # one an image
+class EncodedSet(ImageSet):
+    "A data set whose images are decoded when they are asked for; a subclass says where the encoded ones are."
+    def _open(self, number: int) -> AbstractContextManager[BinaryIO]: raise NotImplementedError
+
+    def _ends(self, number: int) -> str:
+        with self._open(number) as f:
+            head, length = f.read(4096), f.seek(0, os.SEEK_END)
+            f.seek(max(0, length - 4096))
+            return digest(length, head, f.read())
 
     @cached_property
     def fingerprint(self) -> str:
-        "Digest of size, labels, classes, captions, file names, and each file's length, beginning and end."
-        def ends(file: str) -> str:
-            with open(self.root / file, "rb") as f:
-                head, length = f.read(4096), f.seek(0, os.SEEK_END)
-                f.seek(max(0, length - 4096))
-                return digest(length, head, f.read())
-        return digest(self.size, self.labels, json.dumps([self.classes, self.captions, self.files]), *map(ends, self.files))
+        "Digest of size, labels, classes, captions, ids, and each encoded image's length, beginning and end."
+        return digest(self.size, self.labels, json.dumps([self.classes, self.captions, self.ids]), *map(self._ends, range(len(self))))
+
+    def read(self, numbers: Int64[Tensor, "b"]) -> tuple[UInt8[Tensor, "b 3 size size"], dict[int, str]]:
+        "Decode the images of these numbers: images on the CPU, black where one cannot be decoded; and why, by number."
+        images, failures = torch.zeros(len(numbers), 3, self.size, self.size, dtype=torch.uint8), {}
+        for row, number in enumerate(numbers.tolist()):
+            try:
+                with self._open(number) as file: images[row] = _decode(file, self.size)
+            except Exception as error: failures[number] = f"{type(error).__name__}: {error}".splitlines()[0] # PIL raises many kinds for broken files
+        return images, failures
+
+    def reads(self, groups: Sequence[Int64[Tensor, "b"]], workers: int | None = None, pinned: bool = False) -> Iterator[tuple[Tensor, Tensor, dict[int, str]]]:
+        "`read` for groups of images, by loader processes that work ahead."
+        workers = (min(8, os.cpu_count() or 1) if len(groups) > 8 else 0) if workers is None else workers
+        return iter(DataLoader(_Reads(self, groups), batch_size=None, num_workers=workers, pin_memory=pinned, generator=torch.Generator()))
 
     def batch(
         self,
         numbers: Int64[Tensor, "b"], # positions in this data set
     ) -> UInt8[Tensor, "b 3 size size"]: # on the CPU
-        "Decode the images of these numbers. Raises `ValueError` that names a file that cannot be read."
-        images, failures = _Decode(self.root, [[self.files[i] for i in numbers.tolist()]], self.size)[0]
-        for file, why in failures.items(): raise ValueError(f"data: cannot read {str(self.root / file)!r} ({why}). Remove or replace the file")
+        "Decode the images of these numbers. Raises `ValueError` that names an image that cannot be decoded."
+        images, failures = self.read(numbers)
+        for number, why in failures.items(): raise ValueError(f"data: cannot read {self.ids[number]!r} of {self.name} ({why}). Remove or replace it")
         return images
 
     def subset(
         self,
         numbers: Int64[Tensor, "m"], # positions in this data set; number numbers[i] becomes number i
-    ) -> FileSet:
+    ) -> EncodedSet:
         "Some of the images, in the order given."
-        chosen = numbers.tolist()
-        return replace(self, labels=self.labels[numbers], captions=[self.captions[i] for i in chosen], files=[self.files[i] for i in chosen])
+        return replace(self, **_chosen(self, numbers))
+
+# %% ../nbs/30_data.ipynb #4dcecb46
+@dataclass(eq=False, repr=False, kw_only=True)
+class FileSet(EncodedSet):
+    "Image files; ids are their paths."
+    root: Path # the folder that ids are relative to
+
+    def _open(self, number: int) -> AbstractContextManager[BinaryIO]: return open(self.root / self.ids[number], "rb")
 
 # %% ../nbs/30_data.ipynb #9d98d75e
-def _decode(
-    data: FileSet, # whose files
-    size: int | None, # of the images; None only checks the headers
-    strict: bool, # raise at an unreadable file, instead of skipping it with a warning
-    workers: int | None, # loader processes; None: one a core, at most 8
+def _load(
+    data: EncodedSet, # whose images
+    memory: int, # bytes of decoded images that may be held
+    strict: bool, # raise at an unreadable image, instead of skipping it with a warning
+    workers: int | None, # loader processes
     progress: bool, # show a progress bar
-) -> tuple[FileSet, list[Tensor]]: # the files that could be read; their images, in groups
-    "Read all files of a data set."
-    groups = [data.files[i:i + 64] for i in range(0, len(data.files), 64)]
-    workers = 0 if len(groups) < 8 else min(8, os.cpu_count() or 1) if workers is None else workers
-    loader = DataLoader(_Decode(data.root, groups, size), batch_size=None, num_workers=workers, generator=torch.Generator())
-    results = list(tqdm(loader, desc=f"reading {data.name}", disable=not progress, leave=False))
-    failed = {file: why for _, failures in results for file, why in failures.items()}
-    if failed:
-        first = "{!r} ({})".format(str(data.root / next(iter(failed))), next(iter(failed.values())))
-        if strict: raise ValueError(f"data: cannot read {first}. Remove or replace the file, or pass strict=False to skip such files")
-        if len(failed) == len(data): raise ValueError(f"data: none of the {len(data)} images under {str(data.root)!r} could be read; the first is {first}")
-        warnings.warn(f"skipped {len(failed)} of {len(data)} images under {str(data.root)!r} that cannot be read, e.g. {first}", stacklevel=3)
-        data = data.subset(torch.tensor([i for i, file in enumerate(data.files) if file not in failed]))
-    return data, [images for images, _ in results if images is not None]
+) -> TensorSet | EncodedSet:
+    "Decode a data set that fits into memory; leave a larger one as it is."
+    if len(data) * 3 * data.size ** 2 > memory: return data
+    groups = torch.arange(len(data)).split(64)
+    steps = tqdm(data.reads(groups, workers), desc=f"reading {data.name}", total=len(groups), disable=not progress, leave=False)
+    results = [(images, failures) for _, images, failures in steps]
+    failed = {data.ids[number]: why for _, failures in results for number, why in failures.items()}
+    images = torch.cat([torch.empty(0, 3, data.size, data.size, dtype=torch.uint8), *[images for images, _ in results]])
+    held = TensorSet(**{f.name: getattr(data, f.name) for f in fields(ImageSet)}, images=images)
+    if not failed: return held
+    first = "{!r} ({})".format(*next(iter(failed.items())))
+    if strict: raise ValueError(f"data: cannot read {first}. Remove or replace it, or pass strict=False to skip such images")
+    if len(failed) == len(data): raise ValueError(f"data: none of the {len(data)} images of {data.name} could be read; the first is {first}")
+    warnings.warn(f"skipped {len(failed)} of {len(data)} images of {data.name} that cannot be read, e.g. {first}", stacklevel=3)
+    return replace(held.subset(torch.tensor([i for i, name in enumerate(data.ids) if name not in failed])), skipped=failed)
 
 # %% ../nbs/30_data.ipynb #517ef993
 _LAYOUT = "Expected images as PATH/train/<class>/*.jpg and PATH/test/<class>/*.jpg, or PATH/<class>/*.jpg, or PATH/*.jpg (jpg, jpeg, png, webp, bmp)"
@@ -652,15 +694,14 @@ def _file_set(root: Path, name: str, size: int, classes: tuple[str, ...] | None 
         raise ValueError(f"data: {str(root)!r} has the classes {sorted(unknown)}, which the training images lack")
     label = {c: k for k, c in enumerate(classes)} | {None: -1}
     captions, source = _captions(root, files, texts)
-    return FileSet(name=name, classes=classes, labels=torch.tensor([label[f] for f in folder]), captions=captions, caption_source=source, size=size, root=root, files=files)
-
-def _load(data: FileSet, memory: int, strict: bool, workers: int | None, progress: bool) -> TensorSet | FileSet:
-    "Decode a data set that fits into memory; of a larger one, only see that the files can be opened."
-    fits = len(data) * 3 * data.size ** 2 <= memory
-    data, images = _decode(data, data.size if fits else None, strict, workers, progress)
-    return TensorSet(**{f.name: getattr(data, f.name) for f in fields(ImageSet)}, images=torch.cat([torch.empty(0, 3, data.size, data.size, dtype=torch.uint8), *images])) if fits else data
+    return FileSet(name=name, classes=classes, labels=torch.tensor([label[f] for f in folder]), captions=captions, caption_source=source, size=size, root=root, ids=files)
 
 # %% ../nbs/30_data.ipynb #1b80cb43
+def _fifth(data: EncodedSet) -> tuple[EncodedSet, EncodedSet]:
+    "A data set in two: four fifths and a fifth, by a hash of the ids."
+    chosen = torch.tensor([int(digest(name)[:8], 16) % 5 == 0 for name in data.ids], dtype=torch.bool)
+    return data.subset((~chosen).nonzero()[:, 0]), data.subset(chosen.nonzero()[:, 0])
+
 def image_folder(
     path: str | os.PathLike, # the folder
     size: int = 224, # height and width of the images, in pixels
@@ -668,7 +709,7 @@ def image_folder(
     memory: int = 2 ** 30, # a split of at most so many bytes, decoded, is held in memory
     workers: int | None = None, # loader processes for decoding; None: one a core, at most 8
     progress: bool = True, # show a progress bar
-) -> Splits: # `TensorSet`s, or `FileSet`s where too large for memory
+) -> Splits: # `TensorSet`s, or `FileSet`s where too large for `memory`
     "Images in folders. Raises `FileNotFoundError` for a path without images, `ValueError` for broken metadata or, with `strict`, for an unreadable image."
     path = Path(path).expanduser()
     if not path.is_dir(): raise FileNotFoundError(f"data: there is no folder {str(path)!r}. {_LAYOUT}")
@@ -678,8 +719,7 @@ def image_folder(
     train = _file_set(root, path.name, size)
     if held_out: test = _file_set(held_out, path.name, size, train.classes)
     else:
-        chosen = torch.tensor([int(digest(file)[:8], 16) % 5 == 0 for file in train.files])
-        train, test = (train.subset(rows.nonzero()[:, 0]) for rows in (~chosen, chosen))
+        train, test = _fifth(train)
     return Splits(*[_load(part, memory, strict, workers, progress) for part in (train, test)])
 
 # %% ../nbs/30_data.ipynb #e786c9d1
@@ -707,35 +747,160 @@ def _from_torchvision(name: str, source: Dataset, size: int | None) -> TensorSet
     labels = torch.as_tensor(source.labels if name == "stl10" else source.targets).long()
     return TensorSet(name=name, classes=tuple(source.classes), labels=labels, captions=[""] * len(labels), caption_source="none", size=size, images=images)
 
+# %% ../nbs/30_data.ipynb #23a9e563
+@dataclass(eq=False, repr=False, kw_only=True)
+class TarSet(EncodedSet):
+    "Images inside uncompressed tar archives; ids are archive and key."
+    archives: list[Path] # the archives
+    places: Int64[Tensor, "n 3"] # archive, offset and length of each image, in bytes
+
+    @contextmanager
+    def _open(self, number: int) -> Iterator[BinaryIO]:
+        archive, offset, length = self.places[number].tolist()
+        member = tarfile.TarInfo()
+        member.offset_data, member.size = offset, length
+        with tarfile.open(self.archives[archive], "r:") as tar: yield tar.extractfile(member) # opened anew: processes must not share a position
+
+    def subset(self, numbers: Int64[Tensor, "m"]) -> TarSet:
+        "Some of the images, in the order given."
+        return replace(super().subset(numbers), places=self.places[numbers])
+
+# %% ../nbs/30_data.ipynb #0199a43f
+def _tar_samples(archive: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]], dict[str, bytes]]]:
+    "Key, places of images by extension, and small texts by extension, of each sample of an archive."
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            samples: dict[str, tuple[dict, dict]] = {}
+            for member in tar:
+                folder, _, name = member.name.rpartition("/")
+                key, _, extension = name.lower().partition(".")
+                if not member.isfile() or not key: continue
+                images, texts = samples.setdefault(f"{folder}/{key}".lstrip("/"), ({}, {}))
+                if f".{extension}" in _IMAGES: images[extension] = member.offset_data, member.size
+                elif extension in ("txt", "cls", "json"): texts[extension] = tar.extractfile(member).read()
+    except tarfile.TarError as error: raise ValueError(f"data: {str(archive)!r} is not an uncompressed tar archive, or is truncated ({error}). Fetch it again, or unpack it") from None
+    return ((key, *sample) for key, sample in samples.items())
+
+def _tar_facts(texts: dict[str, bytes]) -> tuple[str, int]:
+    "Caption and label of a sample; '' and -1 where unknown."
+    facts = json.loads(texts.get("json", b"{}"))
+    caption, label = texts["txt"].decode("utf-8", "replace") if "txt" in texts else facts.get("caption"), texts["cls"] if "cls" in texts else facts.get("label", -1)
+    return (caption or "").strip(), int(label)
+
+# %% ../nbs/30_data.ipynb #84fc1172
+def _expand(pattern: str) -> list[Path]:
+    "The archives that a pattern names, sorted."
+    if Path(pattern).is_dir(): pattern = f"{pattern}/*.tar"
+    if found := re.search(r"\{(\d+)\.\.(\d+)\}", pattern):
+        first, last = found.groups()
+        return [path for k in range(int(first), int(last) + 1) for path in _expand(f"{pattern[:found.start()]}{k:0{len(first)}d}{pattern[found.end():]}")]
+    paths = sorted(map(Path, glob(str(Path(pattern).expanduser()))))
+    if not paths: raise FileNotFoundError(f"data: there is no archive {pattern!r}. Give a folder of .tar files, or a pattern such as shards/{{000..127}}.tar or shards/*.tar")
+    return paths
+
+def _tar_set(pattern: str, size: int) -> TarSet:
+    "All images of the archives that a pattern names."
+    archives = _expand(pattern)
+    ids, places, captions, labels = [], [], [], []
+    for k, archive in enumerate(archives):
+        for key, images, texts in _tar_samples(archive):
+            if not images: continue
+            try: caption, label = _tar_facts(texts)
+            except ValueError as error: raise ValueError(f"data: sample {key!r} of {str(archive)!r} has metadata that cannot be read ({error}). Expected a whole number in .cls, JSON in .json") from None
+            ids.append(f"{archive.name}/{key}")
+            places.append((k, *next(iter(images.values()))))
+            captions.append(caption)
+            labels.append(label)
+    if not ids: raise FileNotFoundError(f"data: no images in {len(archives)} archives of {pattern!r}. Expected samples such as 000017.jpg with 000017.txt or 000017.cls")
+    return TarSet(name=Path(pattern).name, classes=tuple(str(k) for k in range(max(labels) + 1)), labels=torch.tensor(labels), captions=captions, caption_source="text files in the archives" if any(captions) else "none",
+                  size=size, ids=ids, archives=archives, places=torch.tensor(places))
+
+def tar_shards(
+    pattern: str, # archives, e.g. a folder, train/*.tar, or train-{000..127}.tar::test-*.tar
+    size: int = 224, # height and width of the images, in pixels
+    strict: bool = False, # raise at an unreadable image, instead of skipping it with a warning
+    memory: int = 2 ** 30, # a split of at most so many bytes, decoded, is held in memory
+    workers: int | None = None, # loader processes for decoding; None: one a core, at most 8
+    progress: bool = True, # show a progress bar
+) -> Splits: # `TensorSet`s, or `TarSet`s where too large for `memory`
+    "Images in tar archives. Raises `FileNotFoundError` where there are none, `ValueError` for a broken archive or broken metadata."
+    parts = [_tar_set(part, size) for part in pattern.split("::")]
+    train, test = parts if len(parts) == 2 else _fifth(parts[0])
+    classes = max(train.classes, test.classes, key=len)
+    return Splits(*[_load(replace(part, classes=classes), memory, strict, workers, progress) for part in (train, test)])
+
+# %% ../nbs/30_data.ipynb #84bd5e7e
+@dataclass(eq=False, repr=False, kw_only=True)
+class HuggingFaceSet(EncodedSet):
+    "Images of a `datasets.Dataset`."
+    rows: Any # the dataset with its one column of images, not decoded
+    numbers: Int64[Tensor, "n"] # the row of each image
+
+    def _open(self, number: int) -> AbstractContextManager[BinaryIO]:
+        image = next(iter(self.rows[int(self.numbers[number])].values()))
+        return open(image["path"], "rb") if image["bytes"] is None else io.BytesIO(image["bytes"])
+
+    def subset(self, numbers: Int64[Tensor, "m"]) -> HuggingFaceSet:
+        "Some of the images, in the order given."
+        return replace(super().subset(numbers), numbers=self.numbers[numbers])
+
+def _from_hugging_face(name: str, rows: Any, size: int) -> HuggingFaceSet:
+    "Find images, labels and captions among the columns of a `datasets.Dataset`."
+    import datasets
+    kinds = {kind: next((c for c, feature in rows.features.items() if isinstance(feature, getattr(datasets, kind))), None) for kind in ("Image", "ClassLabel")}
+    image, label = kinds["Image"], kinds["ClassLabel"]
+    if image is None: raise ValueError(f"data: {name} has no column of images, only {list(rows.features)}")
+    text = next((c for c in ("text", "caption", "captions") if c in rows.features), None)
+    captions = ["".join(c[:1]) if isinstance(c, list) else c or "" for c in rows[text]] if text else [""] * len(rows)
+    labels = torch.tensor(list(rows[label])) if label else torch.full((len(rows),), -1)
+    return HuggingFaceSet(name=name, classes=tuple(rows.features[label].names) if label else (), labels=labels, captions=captions, caption_source=f"column {text}" if text else "none",
+                          size=size, rows=rows.select_columns([image]).cast_column(image, datasets.Image(decode=False)), numbers=torch.arange(len(rows)))
+
+# %% ../nbs/30_data.ipynb #d191621f
+def hugging_face(
+    path: str, # a folder of `save_to_disk`, or a name for `load_dataset`
+    size: int = 224, # height and width of the images, in pixels
+    strict: bool = False, # raise at an unreadable image, instead of skipping it with a warning
+    memory: int = 2 ** 30, # a split of at most so many bytes, decoded, is held in memory
+    workers: int | None = None, # loader processes for decoding; None: one a core, at most 8
+    progress: bool = True, # show a progress bar
+) -> Splits: # `TensorSet`s, or `HuggingFaceSet`s where too large for `memory`
+    "A Hugging Face dataset. Raises `ModuleNotFoundError` without the package, `FileNotFoundError` where the dataset is neither here nor to be fetched, `ValueError` without images."
+    try: import datasets
+    except ModuleNotFoundError: raise ModuleNotFoundError("data: hf:PATH needs the package datasets. Run pip install datasets") from None
+    try: found = datasets.load_from_disk(path) if Path(path).is_dir() else datasets.load_dataset(path)
+    except (FileNotFoundError, ConnectionError, ValueError) as error: raise FileNotFoundError(f"data: {path!r} is neither a folder of save_to_disk nor a dataset that can be fetched ({str(error)[:200]})") from error
+    if isinstance(found, datasets.Dataset): train, test = _fifth(_from_hugging_face(Path(path).name, found, size))
+    else:
+        held_out = next((name for name in ("test", "validation", "valid", "val") if name in found), None)
+        if "train" not in found or held_out is None: raise ValueError(f"data: {path!r} has the splits {list(found)}. Expected train, and test or validation")
+        train, test = (_from_hugging_face(Path(path).name, found[part], size) for part in ("train", held_out))
+    return Splits(*[_load(part, memory, strict, workers, progress) for part in (train, test)])
+
 # %% ../nbs/30_data.ipynb #66e8d0de
 def load_data(
-    spec: str, # shapes, digits, folder:PATH, cifar10:ROOT, cifar100:ROOT or stl10:ROOT
+    spec: str, # shapes, digits, folder:PATH, webdataset:PATTERN, hf:PATH, cifar10:ROOT, cifar100:ROOT or stl10:ROOT
     *,
-    size: int | None = None, # height and width of the images, in pixels; None: 32 (shapes, digits), 224 (folder), else as they are
+    size: int | None = None, # height and width of the images, in pixels; None: 32 (shapes, digits), 224 (folder, webdataset, hf), else as they are
     seed: int = 0, # of shapes and digits
     download: bool = False, # let torchvision download what is missing
     strict: bool = False, # raise at an unreadable image, instead of skipping it with a warning
-    memory: int = 2 ** 30, # an image folder of at most so many bytes, decoded, is held in memory
+    memory: int = 2 ** 30, # a split of at most so many bytes, decoded, is held in memory
     workers: int | None = None, # loader processes for decoding; None: one a core, at most 8
     progress: bool = True, # show a progress bar while decoding
 ) -> Splits: # train and test
     "Load a data set by name. Raises `ValueError` for an unknown one, `FileNotFoundError` where there is nothing."
     name, _, path = spec.partition(":")
-    made, read = ("shapes", "digits"), ("folder", "cifar10", "cifar100", "stl10")
+    made, read = ("shapes", "digits"), ("folder", "webdataset", "hf", "cifar10", "cifar100", "stl10")
     pick("data set", name, dict.fromkeys([*made, *[f"{r}:PATH" for r in read]]) if name not in read else dict.fromkeys(read))
-    if bool(path) != (name in read): raise ValueError(f"data: {spec!r}. " + (f"Give a folder: {name}:PATH" if name in read else f"{name} takes no path"))
+    if bool(path) != (name in read): raise ValueError(f"data: {spec!r}. " + (f"Say where it is: {name}:PATH" if name in read else f"{name} takes no path"))
     if name == "shapes": return shapes(world=ShapesWorld(size=size or 32, seed=seed))
     if name == "digits": return digits(size or 32, seed)
-    if name == "folder": return image_folder(path, size or 224, strict, memory, workers, progress)
+    streams = dict(folder=image_folder, webdataset=tar_shards, hf=hugging_face)
+    if name in streams: return streams[name](path, size or 224, strict, memory, workers, progress)
     return torchvision_set(name, path, size, download)
 
 # %% ../nbs/30_data.ipynb #bc716d80
-class _Prefetch(Dataset):
-    "For loader workers: item k is group k of numbers, with its images."
-    def __init__(self, data: ImageSet, groups: list[Int64[Tensor, "b"]]): self.data, self.groups = data, groups
-    def __len__(self) -> int: return len(self.groups)
-    def __getitem__(self, k: int) -> tuple[Tensor, Tensor]: return self.groups[k], self.data.batch(self.groups[k])
-
 def batches(
     data: ImageSet, # what to go through
     batch_size: int, # images a batch
@@ -743,17 +908,16 @@ def batches(
     generator: torch.Generator | None = None, # shuffles; None keeps the order
     drop_last: bool = False, # leave out a last batch that is smaller
     device: str | torch.device | None = None, # where images and labels shall be; None: where the data set has its images
-    workers: int | None = None, # loader processes for images in files; None: one a core, at most 8
+    workers: int | None = None, # loader processes for images that are decoded; None: one a core, at most 8
+    among: Int64[Tensor, "m"] | None = None, # numbers of the images to go through; None: all
 ) -> Iterator[Batch]: # every image once
-    "Go through a data set once. Raises `ValueError` for a batch size below 1."
+    "Go through a data set once. Raises `ValueError` for a batch size below 1, and for an image that cannot be read."
     if batch_size < 1: raise ValueError(f"batch_size: {batch_size}. Give at least 1")
-    order = torch.arange(len(data)) if generator is None else torch.randperm(len(data), generator=generator, device=generator.device).cpu()
+    among = torch.arange(len(data)) if among is None else among
+    order = among if generator is None else among[torch.randperm(len(among), generator=generator, device=generator.device).cpu()]
     groups = [group for group in order.split(batch_size) if len(group) == batch_size or (len(group) and not drop_last)]
-    if isinstance(data, TensorSet): pairs = ((numbers, data.batch(numbers)) for numbers in groups)
-    else:
-        workers = min(8, os.cpu_count() or 1) if workers is None else workers
-        pinned = device is not None and torch.device(device).type == "cuda"
-        pairs = DataLoader(_Prefetch(data, groups), batch_size=None, num_workers=workers, pin_memory=pinned, generator=torch.Generator())
-    for numbers, images in pairs:
+    pinned = device is not None and torch.device(device).type == "cuda"
+    for numbers, images, failures in data.reads(groups, workers, pinned):
+        if failures: data.batch(numbers) # raises
         images = images.to(device or images.device, non_blocking=True)
         yield Batch(numbers, images, data.labels[numbers].to(images.device))

@@ -14,8 +14,11 @@ import re
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -32,13 +35,15 @@ from .core import atomic_path, digest, generator, pick_device, write_atomic
 from .unification import text_induced_embedding
 
 # %% auto #0
-__all__ = ['Guide', 'LabelGuide', 'EmbeddingCache', 'OpenCLIPGuide', 'CaptionGuide', 'TextInducedGuide']
+__all__ = ['Guide', 'LabelGuide', 'EmbeddingCache', 'clip_retrieval_cache', 'OpenCLIPGuide', 'CaptionGuide', 'TextTowerGuide',
+           'vocabulary', 'read_vocabulary', 'TextInducedGuide']
 
 # %% ../nbs/22_guides.ipynb #2accb7cb
 class Guide:
     "What every guide has. `per_view` says whether it can embed arbitrary images, hence each augmented view."
     name: str # identifies the guide, weights included: caches are checked by it
     per_view: bool = False # whether `encode` works
+    facts: dict = {} # what else there is to say of it, as JSON: weights, preprocessing, where captions came from
 
     def encode(
         self,
@@ -47,12 +52,22 @@ class Guide:
         "Embed arbitrary images. Raises `ValueError` for a guide that knows images by number only."
         raise ValueError(f"images: the guide {self.name} knows images by number only, and cannot encode views. Use an image guide (CaptionGuide, OpenCLIPGuide), or a strategy that needs one row an image")
 
+    def rows_of(
+        self,
+        data: Any, # a data set
+        groups: Sequence[Int64[Tensor, "b"]], # image numbers of each step
+        workers: int | None = None, # loader processes, where images must be decoded
+    ) -> Iterator[tuple[Tensor, Float[Tensor, "b dim"], dict[int, str]]]: # numbers, float32 rows on the CPU, and what could not be read, by number; such a row is NaN
+        "Embed groups of images, one after the other."
+        rows = self.embed(data, progress=False)
+        return ((numbers, rows[numbers], {}) for numbers in groups)
+
     def embed(
         self,
-        data: Any, # a data set: len, batch, and what the guide needs of labels, captions, fingerprint
+        data: Any, # a data set
         batch_size: int = 256, # images a step
         progress: bool = True, # show a bar
-    ) -> Float[Tensor, "n dim"]: # float32, on the CPU, row i for image number i
+    ) -> Float[Tensor, "n dim"]: # float32, on the CPU, row i for image number i; NaN where image i cannot be read
         "One row an image."
         raise NotImplementedError
 
@@ -85,30 +100,146 @@ class LabelGuide(Guide):
         return torch.cat([one_hot, 0.1 * (draws[:, 2:] - 0.5)], 1).float()
 
 # %% ../nbs/22_guides.ipynb #ddc70675
-def _read_safetensors(path: str | os.PathLike, key: str, what: str, mend: str, tensors: bool = True) -> tuple[dict, dict[str, Tensor]]:
-    "The JSON under `key` in the header of a safetensors file, and its tensors if wanted. Every way in which the file can be wrong is a `ValueError`."
+def _header(path: Path, key: str, what: str, mend: str) -> dict:
+    "The JSON under `key` in the header of a safetensors file. Every way in which the file can be wrong is a `ValueError`."
     if not Path(path).is_file(): raise FileNotFoundError(f"path: there is no {what} at {str(path)!r}. {mend}")
     try:
-        with safe_open(path, "pt") as f:
-            head = json.loads((f.metadata() or {}).get(key, "null"))
-            content = {name: f.get_tensor(name) for name in f.keys()} if head and tensors else {}
+        with safe_open(path, "pt") as f: head = json.loads((f.metadata() or {}).get(key, "null"))
     except (SafetensorError, ValueError) as e: raise ValueError(f"path: {str(path)!r} is truncated or corrupt ({e}). {mend}") from None
     if not head: raise ValueError(f"path: {str(path)!r} is a safetensors file, but no {what}. {mend}")
-    return head, content
+    return head
 
-# %% ../nbs/22_guides.ipynb #fb9cc56b
-class _Table(Guide):
-    "Rows of one data set, by image number."
+class _Mapped:
+    "Rows in files, mapped into memory when they are first touched. Indexed like a tensor, by numbers."
+    def __init__(self, files: list[Path], counts: list[int], dim: int, open_rows: Callable[[Path], Tensor]):
+        self.files, self.ends, self.opened, self.open_rows = files, torch.tensor(counts).cumsum(0), {}, open_rows
+        self.shape = int(self.ends[-1]), dim
+
+    def __len__(self) -> int: return self.shape[0]
+
+    def __getitem__(self, numbers: Int64[Tensor, "b"]) -> Float[Tensor, "b dim"]:
+        if len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < len(self): raise IndexError(f"numbers: from {int(numbers.min())} to {int(numbers.max())}, but there are {len(self)} rows")
+        found, shards = torch.empty(len(numbers), self.shape[1]), torch.searchsorted(self.ends, numbers, right=True)
+        for k in shards.unique().tolist():
+            if k not in self.opened: self.opened[k] = self.open_rows(self.files[k])
+            here = (shards == k).nonzero()[:, 0]
+            found[here] = self.opened[k][numbers[here] - (int(self.ends[k - 1]) if k else 0)].float()
+        return found
+
+# %% ../nbs/22_guides.ipynb #7b327ee4
+_MANIFEST, _FORMAT = "manifest.json", "clip_help_simclr embedding cache 1"
+_CACHE = "embedding cache", "Build one with `EmbeddingCache.build(guide, data, folder)` or `chs embed`"
+
+def _plan(guide: Guide, data: Any, dtype: str, shard_rows: int) -> dict:
+    if dtype not in ("float32", "float16"): raise ValueError(f"dtype: expected float32 or float16, got {dtype!r}")
+    if shard_rows < 1: raise ValueError(f"shard_rows: expected a positive number, got {shard_rows}")
+    return dict(guide=guide.name, fingerprint=data.fingerprint, images=len(data), dtype=dtype, shard_rows=shard_rows)
+
+def _shard(folder: Path, k: int) -> Path: return folder / f"rows-{k:05d}.safetensors"
+
+def _same_plan(folder: Path, there: dict, plan: dict) -> None:
+    if changed := [f"{k} was {there.get(k)!r}, is {plan[k]!r}" for k in plan if there.get(k) != plan[k]]:
+        raise ValueError(f"folder: {str(folder)!r} holds another cache ({'; '.join(changed)}). Choose another folder, or remove that one")
+
+def _finished(folder: Path, k: int, plan: dict) -> dict | None:
+    "The header of a shard that is there and whole; None means that it is to be made. `ValueError` for a shard of another plan."
+    try: head = _header(_shard(folder, k), "embedding_cache", *_CACHE)
+    except (FileNotFoundError, ValueError): return None
+    _same_plan(folder, head["plan"], plan)
+    return head
+
+# %% ../nbs/22_guides.ipynb #a3b1e106
+def _write_shard(folder: Path, k: int, plan: dict, rows: Tensor, ids: list[str], unreadable: dict[int, str]) -> None:
+    "Write a shard in one piece."
+    kept = rows.to(getattr(torch, plan["dtype"]))
+    if kept.isinf().any(): raise ValueError(f"dtype: rows up to {rows.abs().nan_to_num().max():.3g} are too large for {plan['dtype']}. Use float32")
+    head = dict(plan=plan, digest=digest(kept), unreadable={ids[i]: [k * plan["shard_rows"] + i, why] for i, why in unreadable.items()})
+    tensors = dict(rows=kept, ids=torch.frombuffer(bytearray(json.dumps(ids), "ascii"), dtype=torch.uint8))
+    try:
+        with atomic_path(_shard(folder, k)) as part: save_file(tensors, part, {"embedding_cache": json.dumps(head)})
+    except (OSError, SafetensorError) as e:
+        raise OSError(f"folder: cannot write {str(_shard(folder, k))!r} ({e}). The shards before it are whole: make room, then run the same again to go on from here") from e
+
+def _write_shards(folder: Path, todo: list[int], plan: dict, guide: Guide, data: Any, batch_size: int, workers: int | None, progress: bool) -> None:
+    "Embed the images of some shards. Steps never straddle two shards, so a shard's rows do not depend on what was made before."
+    height, ids = plan["shard_rows"], data.ids
+    numbers = {k: torch.arange(k * height, min((k + 1) * height, len(data))) for k in todo}
+    steps = guide.rows_of(data, [group for k in todo for group in numbers[k].split(batch_size)], workers)
+    with tqdm(total=sum(map(len, numbers.values())), unit=" images", unit_scale=True, desc=plan["guide"], disable=not progress) as bar:
+        for k in todo:
+            rows, unreadable = [], {}
+            while sum(map(len, rows)) < len(numbers[k]):
+                group, part, failures = next(steps)
+                rows.append(part)
+                unreadable |= {i - k * height: why for i, why in failures.items()}
+                bar.update(len(group))
+            _write_shard(folder, k, plan, torch.cat(rows), [ids[i] for i in numbers[k].tolist()], unreadable)
+
+# %% ../nbs/22_guides.ipynb #bf3bd91f
+def _write_manifest(folder: Path, plan: dict, guide: Guide, data: Any) -> bool:
+    "Write the manifest if every shard is there."
+    heads = [_finished(folder, k, plan) for k in range(math.ceil(plan["images"] / plan["shard_rows"]))]
+    if None in heads: return False
+    with safe_open(_shard(folder, 0), "pt") as f: dim = f.get_slice("rows").get_shape()[1]
+    shards = [dict(file=_shard(folder, k).name, bytes=_shard(folder, k).stat().st_size, digest=head["digest"]) for k, head in enumerate(heads)]
+    manifest = dict(
+        format=_FORMAT, **plan, dim=dim, facts=guide.facts, data=getattr(data, "name", ""), ids="tensor ids of each shard: a JSON list, in UTF-8", shards=shards,
+        unreadable={name: found for head in heads for name, found in head["unreadable"].items()}, skipped=getattr(data, "skipped", {}),
+        versions={name: metadata.version(name) for name in ("clip_help_simclr", "torch", "open_clip_torch", "safetensors")})
+    write_atomic(folder / _MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    return True
+
+def _read_manifest(folder: Path) -> dict:
+    "The manifest of a finished cache; every way in which it can be wrong is an error of its own."
+    folder = Path(folder)
+    if not (folder / _MANIFEST).is_file():
+        if shards := len(list(folder.glob("rows-*.safetensors"))): raise FileNotFoundError(f"path: the cache in {str(folder)!r} is unfinished: {shards} shards, no manifest. Run the command that makes it again: it goes on where it was")
+        raise FileNotFoundError(f"path: there is no embedding cache in the folder {str(folder)!r}. {_CACHE[1]}")
+    try: manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    except ValueError as e: raise ValueError(f"path: {str(folder / _MANIFEST)!r} is not JSON ({e}). Remove it and run `chs embed` again: it is made anew from the shards") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT: raise ValueError(f"path: {str(folder / _MANIFEST)!r} is no manifest of an embedding cache, or one of another version. {_CACHE[1]}")
+    for shard in manifest["shards"]:
+        file = folder / shard["file"]
+        if not file.is_file(): raise FileNotFoundError(f"path: the cache in {str(folder)!r} lacks {shard['file']}. Put it back, or remove {_MANIFEST} and run `chs embed` again: only what is missing is made anew")
+        if file.stat().st_size != shard["bytes"]: raise ValueError(f"path: {str(file)!r} has {file.stat().st_size} bytes where {shard['bytes']} are expected: it is truncated or was replaced. Remove it and {_MANIFEST}, and run `chs embed` again")
+    return manifest
+
+# %% ../nbs/22_guides.ipynb #066b5d9d
+class _Rows(Guide):
+    "Rows by image number."
+    missing: Int64[Tensor, "m"] # numbers of images without a row, to be left out of training
+
     def __init__(
         self,
-        rows: Float[Tensor, "n dim"], # row i belongs to image number i
+        rows: Float[Tensor, "n dim"] | _Mapped, # row i belongs to image number i; a row of NaN: there is none
         name: str, # of the guide that made them
         fingerprint: str, # of the data set
+        folder: Path | None = None, # where they lie; None: in memory only
+        manifest: dict | None = None, # of the folder
     ):
-        if rows.ndim != 2 or not rows.is_floating_point() or not rows.isfinite().all():
-            raise ValueError(f"rows: expected finite floats (images, dim), got {rows.dtype} {tuple(rows.shape)}{'' if rows.isfinite().all() else ' with NaN or infinite entries'}")
-        self.rows, self.name, self.fingerprint = rows, name, fingerprint
+        self.rows, self.name, self.fingerprint, self.folder, self.manifest = rows, name, fingerprint, folder, manifest or {}
+        self.facts = self.manifest.get("facts", {})
+        if not isinstance(rows, Tensor):
+            self.missing = torch.tensor(sorted(number for number, _ in self.manifest.get("unreadable", {}).values()), dtype=torch.int64)
+            return
+        if rows.ndim != 2 or not rows.is_floating_point(): raise ValueError(f"rows: expected floats (images, dim), got {rows.dtype} {tuple(rows.shape)}")
+        absent = rows.isnan().all(1)
+        if not rows[~absent].isfinite().all(): raise ValueError("rows: got rows with NaN or infinite entries. Expected finite rows; all NaN where there is none")
+        self.missing = absent.nonzero()[:, 0].cpu()
 
+    def __len__(self) -> int: return len(self.rows)
+
+    def __getitem__(
+        self,
+        numbers: Int64[Tensor, "b"], # of images
+    ) -> Float[Tensor, "b dim"]: # float32, on the device of the rows
+        "The rows of some images: one gather."
+        if not isinstance(self.rows, Tensor): return self.rows[numbers.cpu()]
+        return self.rows[numbers.to(self.rows.device)].float()
+
+# %% ../nbs/22_guides.ipynb #3730747c
+class _Checked(_Rows):
+    "What a cache says about itself, and refuses."
     def check(
         self,
         data: Any, # the data set that shall be looked up
@@ -120,64 +251,200 @@ class _Table(Guide):
         wanted = self.name if guide is None else guide if isinstance(guide, str) else guide.name
         if wanted != self.name: raise ValueError(f"guide: the cache holds rows of {self.name}, not of {wanted}. Build it anew with that guide")
 
+    def verify(self) -> None:
+        "Read every shard and compare its digest. Raises `ValueError` that names the first shard that was changed."
+        for shard in self.manifest.get("shards", []):
+            if digest(load_file(self.folder / shard["file"])["rows"]) != shard["digest"]:
+                raise ValueError(f"path: the rows in {str(self.folder / shard['file'])!r} are not those that were written. Remove it and {_MANIFEST}, and run `chs embed` again")
+
     def embed(self, data: Any, batch_size: int = 256, progress: bool = True) -> Float[Tensor, "n dim"]:
-        "The rows, as they are, after `check(data)`."
+        "All rows, in float32 on the CPU, after `check(data)`."
         self.check(data)
-        return self.rows.cpu()
+        return self[torch.arange(len(self))].cpu()
 
-    def __len__(self) -> int: return len(self.rows)
+    def to(
+        self,
+        device: str | torch.device, # where look-ups shall happen
+    ) -> EmbeddingCache: # all of its rows in memory there
+        "Read all rows and move them to a device."
+        return EmbeddingCache(self[torch.arange(len(self))].to(device), self.name, self.fingerprint, self.folder, self.manifest)
 
-    def __getitem__(self, numbers: Int64[Tensor, "b"]) -> Float[Tensor, "b dim"]: return self.rows[numbers.to(self.rows.device)]
+    def ids(
+        self,
+        shard: int, # its number
+    ) -> list[str]: # how the data set calls the images of its rows
+        "The ids of the images of a shard."
+        return json.loads(bytes(load_file(_shard(self.folder, shard))["ids"].numpy()))
 
-# %% ../nbs/22_guides.ipynb #7b327ee4
-_CACHE = "embedding cache", "Build one with `EmbeddingCache.build(guide, data).save(path)`"
+# %% ../nbs/22_guides.ipynb #3804b389
+def _part() -> tuple[int, int]:
+    "Which of how many processes this is, as accelerate and torchrun tell it."
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
-class EmbeddingCache(_Table):
-    "Guide rows of one data set: build, save, load; `cache[numbers]` looks up. It is a table guide itself."
+class EmbeddingCache(_Checked):
+    "Guide rows of one data set, in memory or mapped from a folder. `cache[numbers]` looks up. It is a table guide itself."
     @classmethod
     def build(
         cls,
         guide: Guide, # whose rows to keep
         data: Any, # a data set with a fingerprint
+        folder: str | os.PathLike | None = None, # where to write; None keeps the rows in memory
+        dtype: str = "float32", # of the rows on disk: float32, or float16, half as large and exact to 3 digits
+        shard_rows: int = 65_536, # rows a shard: what an interruption can cost
         batch_size: int = 256, # images a step
-        progress: bool = True, # show a bar
-    ) -> EmbeddingCache: # on the CPU
-        "Embed a data set."
-        return EmbeddingCache(guide.embed(data, batch_size, progress), guide.name, data.fingerprint)
+        workers: int | None = None, # loader processes, where images must be decoded; None: one a core, at most 8
+        progress: bool = True, # show a bar with images/s and the time left
+    ) -> EmbeddingCache | None: # None where other processes still have shards to make
+        """Embed a data set. With a folder: goes on where a killed run was; in several processes (accelerate launch, torchrun) each makes its share of the shards; a finished cache is opened.
 
-    def to(
-        self,
-        device: str | torch.device, # where look-ups shall happen
-    ) -> EmbeddingCache: # with its rows there
-        "Move the rows."
-        return EmbeddingCache(self.rows.to(device), self.name, self.fingerprint)
-
-    def save(
-        self,
-        path: str | os.PathLike, # where to, .safetensors
-    ) -> None:
-        "Write the cache in one piece."
-        rows = self.rows.cpu().contiguous()
-        head = dict(guide=self.name, fingerprint=self.fingerprint, dtype=str(rows.dtype).removeprefix("torch."), shape=list(rows.shape), digest=digest(rows))
-        with atomic_path(path) as part: save_file({"rows": rows}, part, {"embedding_cache": json.dumps(head)})
+        Raises `ValueError` where the folder holds another cache, `OSError` where it cannot be written."""
+        if folder is None: return EmbeddingCache(guide.embed(data, batch_size, progress), guide.name, data.fingerprint)
+        if batch_size < 1: raise ValueError(f"batch_size: expected a positive number, got {batch_size}")
+        if not len(data): raise ValueError("data: there are no images to embed")
+        folder, plan = Path(folder), _plan(guide, data, dtype, shard_rows)
+        if (folder / _MANIFEST).is_file(): _same_plan(folder, _read_manifest(folder), plan)
+        else:
+            rank, processes = _part()
+            mine = range(rank, math.ceil(len(data) / shard_rows), processes)
+            for k in mine:
+                for left in folder.glob(f".{_shard(folder, k).name}.*.part"): left.unlink()  # of a killed run
+            todo = [k for k in mine if _finished(folder, k, plan) is None]
+            _write_shards(folder, todo, plan, guide, data, batch_size, workers, progress and rank == 0)
+            if not _write_manifest(folder, plan, guide, data): return None
+        return EmbeddingCache.load(folder)
 
     @classmethod
     def load(
         cls,
-        path: str | os.PathLike, # a file that `save` wrote
-    ) -> EmbeddingCache: # on the CPU
-        "Read a cache. Raises `FileNotFoundError` where there is none, `ValueError` for a file that is truncated, corrupt or something else."
-        head, content = _read_safetensors(path, "embedding_cache", *_CACHE)
-        if digest(content["rows"]) != head["digest"]: raise ValueError(f"path: {str(path)!r} is corrupt (its rows do not have the digest that its header names). {_CACHE[1]}")
-        return EmbeddingCache(content["rows"], head["guide"], head["fingerprint"])
+        folder: str | os.PathLike, # a folder that `build` wrote
+    ) -> EmbeddingCache: # mapped: rows are read when they are looked up
+        "Open a cache. Raises `FileNotFoundError` where there is none, or where it is unfinished; `ValueError` for shards that are truncated or something else."
+        folder, manifest = Path(folder), _read_manifest(folder)
+        files, height = [folder / shard["file"] for shard in manifest["shards"]], manifest["shard_rows"]
+        counts = [min(height, manifest["images"] - k * height) for k in range(len(files))]
+        return EmbeddingCache(_Mapped(files, counts, manifest["dim"], lambda file: load_file(file)["rows"]), manifest["guide"], manifest["fingerprint"], folder, manifest)
 
-    @classmethod
-    def header(
-        cls,
-        path: str | os.PathLike, # a file that `save` wrote
-    ) -> dict: # guide, fingerprint, dtype, shape, digest
-        "The facts of a cache file, without reading its rows. Raises as `load` does."
-        return _read_safetensors(path, "embedding_cache", *_CACHE, tensors=False)[0]
+    def neighbours(
+        self,
+        k: int = 1, # how many of each image
+        exact: bool | None = None, # compare all with all; None: up to a million images, beyond that by FAISS
+        device: str = "auto", # where to compare
+        progress: bool = True, # show a bar
+    ) -> tuple[Int64[Tensor, "n k"], Float[Tensor, "n k"]]: # numbers of the nearest other images, nearest first, and their cosines
+        "The nearest images of each image in the whole data set. Kept beside a cache that has a folder. Raises `ValueError` for k out of range, `ModuleNotFoundError` where FAISS is needed and missing."
+        return _neighbours(self, k, exact, device, progress)
+
+# %% ../nbs/22_guides.ipynb #ad0adbfd
+def _nearest_of_all(rows: Float[Tensor, "n dim"], k: int, block: int, progress: bool) -> tuple[Int64[Tensor, "n k"], Float[Tensor, "n k"]]:
+    "The k most similar other rows of each row, and the cosines; ties by lower number. Rows of NaN are nobody's neighbours."
+    rows = F.normalize(rows, dim=1).nan_to_num(nan=0.0)
+    absent, numbers, cosines = (rows == 0).all(1), [], []
+    for first in tqdm(range(0, len(rows), block), "neighbours", unit="block", disable=not progress):
+        chunk = rows[first:first + block]
+        best, where = chunk.new_empty(len(chunk), 0), torch.empty(len(chunk), 0, dtype=torch.int64, device=rows.device)
+        for start in range(0, len(rows), 16 * block):
+            similar = chunk @ rows[start:start + 16 * block].T
+            similar[:, absent[start:start + 16 * block]] = -torch.inf
+            own = torch.arange(first, first + len(chunk), device=rows.device) - start
+            inside = ((own >= 0) & (own < similar.shape[1])).nonzero()[:, 0]
+            similar[inside, own[inside]] = -torch.inf
+            best, where = _merge_nearest(best, where, similar, start, k)
+        numbers.append(where.cpu())
+        cosines.append(best.cpu())
+    return torch.cat(numbers), torch.cat(cosines)
+
+def _merge_nearest(best: Tensor, where: Tensor, similar: Tensor, start: int, k: int) -> tuple[Tensor, Tensor]:
+    "The k best of those found before (lower numbers) and of a new block."
+    top, at = similar.topk(min(k, similar.shape[1]), dim=1)
+    tied = (similar >= top[:, -1:]).sum(1) > top.shape[1]  # topk takes any of several equal ones
+    if tied.any(): top[tied], at[tied] = (x[:, :top.shape[1]] for x in similar[tied].sort(dim=1, descending=True, stable=True))
+    at = at + start
+    order = at.argsort(1)
+    best, where = torch.cat([best, top.gather(1, order)], 1), torch.cat([where, at.gather(1, order)], 1)
+    best, order = best.sort(dim=1, descending=True, stable=True)
+    return best[:, :k], where.gather(1, order)[:, :k]
+
+# %% ../nbs/22_guides.ipynb #253274cd
+_EXACT = 2 ** 20 # images up to which every one is compared with every other
+
+def _approximate(rows: Float[Tensor, "n dim"], k: int) -> tuple[Int64[Tensor, "n k"], Float[Tensor, "n k"]]:
+    "FAISS's inverted lists: as many lists as the root of the number of rows, of which a sixteenth is searched."
+    if not find_spec("faiss"): raise ModuleNotFoundError(f"neighbours: {len(rows)} images are too many to compare all with all, and FAISS is not installed. Run pip install 'clip_help_simclr[faiss]', or pass exact=True and wait")
+    import faiss
+    unit = F.normalize(rows, dim=1).nan_to_num(nan=0.0).numpy()
+    lists = max(1, math.isqrt(len(unit)))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(unit.shape[1]), unit.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
+    index.nprobe = max(1, lists // 16)
+    index.train(unit[:64 * lists])
+    index.add(unit)
+    cosines, numbers = map(torch.from_numpy, index.search(unit, k + 1))
+    own = numbers == torch.arange(len(unit))[:, None]
+    own[~own.any(1), -1] = True  # copies may have crowded the image out of its own list
+    return numbers[~own].view(-1, k), cosines[~own].view(-1, k)
+
+def _neighbours(cache: EmbeddingCache, k: int, exact: bool | None, device: str, progress: bool) -> tuple[Tensor, Tensor]:
+    "See `EmbeddingCache.neighbours`."
+    if not 1 <= k < len(cache) - len(cache.missing): raise ValueError(f"k: expected 1 to {len(cache) - len(cache.missing) - 1}, one less than there are images with a row, got {k}")
+    exact = len(cache) <= _EXACT if exact is None else exact
+    of = digest(json.dumps([shard["digest"] for shard in cache.manifest.get("shards", [])]), exact)
+    path = cache.folder and cache.folder / f"neighbours-{k}.safetensors"
+    if path and path.is_file():
+        try:
+            if _header(path, "neighbours", "table of neighbours", "")["of"] == of: return tuple(load_file(path)[name] for name in ("numbers", "cosines"))
+        except ValueError: pass  # damaged: made anew
+    rows = cache[torch.arange(len(cache))]
+    numbers, cosines = _nearest_of_all(rows.to(pick_device(device)), k, 1024, progress) if exact else _approximate(rows.cpu(), k)
+    if path:
+        with atomic_path(path) as part: save_file(dict(numbers=numbers.contiguous(), cosines=cosines.contiguous()), part, {"neighbours": json.dumps(dict(of=of))})
+    return numbers, cosines
+
+# %% ../nbs/22_guides.ipynb #0e9a20f1
+def _tails(names: Sequence[str], parts: int) -> list[str]: return ["/".join(str(name).replace("\\", "/").split("/")[-parts:]) for name in names]
+
+def _stems(names: Sequence[str]) -> list[str]: return [tail.split(".")[0] for tail in _tails(names, 1)]
+
+def _match(ids: list[str], table: Any) -> Int64[Tensor, "n"]:
+    "For each id the row of the metadata that names it, -1 where none does. `ValueError` where no column names any."
+    best = torch.full((len(ids),), -1)
+    for column in [c for c in ("image_path", "key", "url") if c in table]:
+        for wanted, names in ((ids, _tails(table[column], ids[0].count("/") + 1)), (_stems(ids), _stems(table[column]))):
+            row = {name: i for i, name in enumerate(names)}
+            if len(row) < len(names) or len(set(wanted)) < len(wanted): continue  # ambiguous
+            found = torch.tensor([row.get(name, -1) for name in wanted])
+            if (found >= 0).sum() > (best >= 0).sum(): best = found
+    if (best < 0).all(): raise ValueError(f"data: no image is named in the metadata. The data set has e.g. {ids[0]!r}, the metadata {dict(table.iloc[0])}. It needs image_path or key")
+    return best
+
+class _Permuted:
+    "Mapped rows in another order; NaN where there is none."
+    def __init__(self, rows: _Mapped, order: Int64[Tensor, "n"]): self.rows, self.order, self.shape = rows, order, (len(order), rows.shape[1])
+    def __len__(self) -> int: return len(self.order)
+    def __getitem__(self, numbers: Int64[Tensor, "b"]) -> Float[Tensor, "b dim"]:
+        where = self.order[numbers]
+        return self.rows[where.clamp(min=0)].masked_fill((where < 0)[:, None], torch.nan)
+
+# %% ../nbs/22_guides.ipynb #f9e02106
+def clip_retrieval_cache(
+    folder: str | os.PathLike, # with img_emb/*.npy and metadata/*.parquet
+    data: Any, # a data set whose images they are
+) -> EmbeddingCache: # mapped; `missing` has the images that were not embedded
+    "Open the output of clip-retrieval as a guide. Raises `FileNotFoundError` where there is none, `ValueError` where rows, metadata and data set do not fit."
+    import pandas as pd
+    folder = Path(folder)
+    number = lambda path: int(re.search(r"(\d+)$", path.stem)[1])
+    files = sorted((folder / "img_emb").glob("img_emb_*.npy"), key=number)
+    if not files: raise FileNotFoundError(f"path: there is no img_emb/img_emb_0.npy in {str(folder)!r}. Expected a folder that clip-retrieval inference wrote")
+    try: heights = [np.load(file, mmap_mode="r").shape for file in files]
+    except ValueError as e: raise ValueError(f"path: an array in {str(folder / 'img_emb')!r} is truncated or corrupt ({e})") from None
+    try: table = pd.concat([pd.read_parquet(folder / "metadata" / f"metadata_{number(file)}.parquet") for file in files], ignore_index=True)
+    except ImportError: raise ModuleNotFoundError("path: the metadata is in parquet files. Run pip install pyarrow") from None
+    rows = sum(height for height, _ in heights)
+    if len(table) != rows: raise ValueError(f"path: {rows} embeddings in {str(folder)!r}, but {len(table)} rows of metadata. Is the folder complete?")
+    mapped = _Mapped(files, [height for height, _ in heights], heights[0][1], lambda file: torch.from_numpy(np.load(file, mmap_mode="c")))
+    order = _match(data.ids, table)
+    name = f"clip-retrieval:{digest(json.dumps(heights), mapped[torch.arange(0, rows, max(1, rows // 64))])[:8]}"
+    unreadable = {data.ids[i]: [i, "not in the metadata"] for i in (order < 0).nonzero()[:, 0].tolist()}
+    return EmbeddingCache(_Permuted(mapped, order), name, data.fingerprint, manifest=dict(unreadable=unreadable, facts=dict(source="clip-retrieval")))
 
 # %% ../nbs/22_guides.ipynb #ea861795
 def _fit(images: Tensor, cfg: dict) -> Tensor:
@@ -239,7 +506,9 @@ class OpenCLIPGuide(Guide):
     def _wrap(self, model: nn.Module, name: str, device: str, tokenizer: Callable[[list[str]], Tensor]) -> None:
         self.device, self._tokenizer = pick_device(device), tokenizer
         self.model = model.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
-        self.name = f"{name}:{digest(*model.visual.state_dict().values())[:8]}"
+        weights = digest(*model.visual.state_dict().values())
+        self.name = f"{name}:{weights[:8]}"
+        self.facts = dict(weights=weights, preprocessing={k: list(v) if isinstance(v, tuple) else v for k, v in model.visual.preprocess_cfg.items()})
 
     @torch.no_grad()
     def encode(
@@ -260,11 +529,18 @@ class OpenCLIPGuide(Guide):
         with _autocast(self.device): rows = self.model.encode_text(self._tokenizer(texts).to(self.device))
         return F.normalize(rows.float(), dim=1)
 
+    def rows_of(self, data: Any, groups: Sequence[Int64[Tensor, "b"]], workers: int | None = None) -> Iterator[tuple[Tensor, Float[Tensor, "b dim"], dict[int, str]]]:
+        "Embed groups of images, while the next ones are read."
+        for numbers, images, failures in data.reads(groups, workers):
+            rows = self.encode(images).cpu()
+            rows[[i in failures for i in numbers.tolist()]] = torch.nan
+            yield numbers, rows, failures
+
     def embed(self, data: Any, batch_size: int = 256, progress: bool = True) -> Float[Tensor, "n dim"]:
-        "Embed a data set, `batch_size` images a step: float32 rows of length 1, on the CPU."
+        "Embed a data set, `batch_size` images a step: float32 rows of length 1, on the CPU; NaN for images that cannot be read."
         if batch_size < 1: raise ValueError(f"batch_size: expected a positive number, got {batch_size}")
-        steps = tqdm(torch.arange(len(data)).split(batch_size), self.name, disable=not progress)
-        return torch.cat([self.encode(data.batch(numbers)).cpu() for numbers in steps])
+        groups = torch.arange(len(data)).split(batch_size)
+        return torch.cat([rows for _, rows, _ in tqdm(self.rows_of(data, groups), self.name, len(groups), disable=not progress)])
 
 # %% ../nbs/22_guides.ipynb #0e7d8030
 def _load_open_clip(model: str, pretrained: str | None) -> nn.Module:
@@ -411,8 +687,9 @@ _GUIDE = "caption guide", "Train one with `CaptionGuide.train(data)` and save it
 class CaptionGuide(OpenCLIPGuide):
     "A small open_clip model trained on captions; made by `train` or `load`. `facts`: captioned (number of images), caption_source, share, epochs, seed, seconds, loss (mean of the last epoch)."
     def __init__(self, model: nn.Module, config: dict, vocabulary: Int64[Tensor, "words"], facts: dict, device: str = "auto"):
-        self.config, self.vocabulary, self.facts = config, vocabulary, facts
+        self.config, self.vocabulary = config, vocabulary
         self._wrap(model, "captions", device, lambda texts: _tokens(texts, vocabulary, config["text_cfg"]["context_length"]))
+        self.facts = self.facts | facts
 
     @classmethod
     def train(
@@ -443,14 +720,56 @@ class CaptionGuide(OpenCLIPGuide):
         device: str = "auto", # where it computes
     ) -> CaptionGuide:
         "Read a guide. Raises `FileNotFoundError` where there is none, `ValueError` for a file that is truncated, corrupt or something else."
-        head, tensors = _read_safetensors(path, "caption_guide", *_GUIDE)
+        head, tensors = _header(path, "caption_guide", *_GUIDE), load_file(path)
         model, vocabulary = _build_open_clip(head["config"], seed=0), tensors.pop("vocabulary")
         model.load_state_dict(tensors)
         return cls(model, head["config"], vocabulary, head["facts"], device)
 
 # %% ../nbs/22_guides.ipynb #3afcf79c
+class TextTowerGuide(Guide):
+    "An image is what its caption says: rows of a CLIP model's text tower."
+    def __init__(
+        self,
+        guide: OpenCLIPGuide, # whose text tower to use
+    ):
+        self.guide, self.name, self.facts = guide, f"texts:{guide.name}", guide.facts
+
+    def embed(self, data: Any, batch_size: int = 256, progress: bool = True) -> Float[Tensor, "n dim"]:
+        "Rows of length 1, float32, on the CPU; zeros, similar to nothing, for an image without caption. Raises `ValueError` where no image has one."
+        captioned = torch.tensor([i for i, caption in enumerate(data.captions) if caption], dtype=torch.int64)
+        if not len(captioned): raise ValueError(f"data: none of {len(data)} images has a caption. Use a data set with captions, or another guide")
+        steps = tqdm(captioned.split(batch_size), self.name, disable=not progress)
+        rows = torch.cat([self.guide.encode_text([data.captions[i] for i in numbers.tolist()]).cpu() for numbers in steps])
+        return torch.zeros(len(data), rows.shape[1]).index_copy(0, captioned, rows)
+
+# %% ../nbs/22_guides.ipynb #c7018107
+def vocabulary(
+    captions: Sequence[str], # of a data set; "" where there is none
+    size: int = 1000, # texts at most
+) -> list[str]: # sorted
+    "Texts for a zero-shot posterior. Raises `ValueError` where the captions have fewer than two to offer."
+    captions = [caption for caption in captions if caption]
+    texts = set(captions)
+    if len(texts) > size:
+        words = [re.findall(r"\w+", caption.lower()) for caption in captions]
+        counts = Counter(text for w in words for text in {*w, *map(" ".join, zip(w, w[1:]))})
+        telling = [text for text, count in counts.items() if 1 < count <= len(captions) / 2]
+        texts = sorted(telling, key=lambda text: (-counts[text], text))[:size]
+    if len(texts) < 2: raise ValueError(f"captions: {len(captions)} captions offer {len(texts)} texts that tell images apart. Give a vocabulary of your own")
+    return sorted(texts)
+
+def read_vocabulary(
+    path: str | os.PathLike, # a text file in UTF-8, one text a line
+) -> list[str]: # without empty lines and repetitions
+    "A vocabulary file. Raises `FileNotFoundError` where there is none, `ValueError` for fewer than two texts."
+    if not Path(path).is_file(): raise FileNotFoundError(f"vocabulary: there is no file {str(path)!r}. Expected one text a line")
+    texts = list(dict.fromkeys(filter(None, map(str.strip, Path(path).read_text(encoding="utf-8").splitlines()))))
+    if len(texts) < 2: raise ValueError(f"vocabulary: {str(path)!r} has {len(texts)} texts. Expected two different ones or more, one a line")
+    return texts
+
+# %% ../nbs/22_guides.ipynb #e9dcae45
 class TextInducedGuide(EmbeddingCache):
-    "The embedding P(l|x)/√P(l) of `12_unification`, a table guide. Its inner products, not only its cosines, mean something, so rows keep their length. Save and load as with any `EmbeddingCache`."
+    "The embedding P(l|x)/√P(l) of `12_unification`, a table guide. Its inner products, not only its cosines, mean something, so rows keep their length."
     @classmethod
     def from_captions(
         cls,
@@ -470,11 +789,12 @@ class TextInducedGuide(EmbeddingCache):
         cls,
         guide: OpenCLIPGuide, # which compares images with texts
         data: Any, # a data set with a fingerprint
-        texts: list[str], # the vocabulary
+        texts: list[str] | None = None, # the vocabulary; None: `vocabulary(data.captions)`
         batch_size: int = 256, # images a step
         progress: bool = True, # show a bar
     ) -> TextInducedGuide:
         "P(l|x) is the zero-shot posterior of a CLIP guide over the texts."
+        texts = vocabulary(data.captions) if texts is None else texts
         if len(set(texts)) < 2: raise ValueError(f"texts: expected 2 different texts or more, got {texts}")
         cosines = guide.embed(data, batch_size, progress) @ guide.encode_text(texts).cpu().T
         rows = text_induced_embedding((guide.model.logit_scale.exp().cpu() * cosines).softmax(1))

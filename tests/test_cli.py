@@ -51,12 +51,12 @@ def test_steps_on_their_own(tmp_path):
         done = chs(*arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return done.stdout
-    ok("embed", "--data", "shapes", "--guide", "labels:0.1", "--out", "cache.safetensors")
-    assert "AddNewPositive" in ok("audit", "--data", "shapes", "--guide", "cache:cache.safetensors", "--out", "audit")
-    ok("pretrain", "--data", "shapes", "--guide", "cache:cache.safetensors", "--strategy", "AddNewPositive", "--width", 4, "--epochs", 1, "--out", "run")
+    ok("embed", "--data", "shapes", "--guide", "labels:0.1", "--out", "rows")
+    assert "AddNewPositive" in ok("audit", "--data", "shapes", "--guide", "cache:rows", "--out", "audit")
+    ok("pretrain", "--data", "shapes", "--guide", "cache:rows", "--strategy", "AddNewPositive", "--width", 4, "--epochs", 1, "--out", "run")
     assert "kNN" in ok("probe", "--checkpoint", "run/checkpoint.safetensors", "--data", "shapes")
     assert json.loads((tmp_path / "audit" / "audit.json").read_text())["table"]
-    wrong = chs("pretrain", "--data", "digits", "--guide", "cache:cache.safetensors", "--strategy", "AddNewPositive", "--width", 4, "--epochs", 1, cwd=tmp_path)
+    wrong = chs("pretrain", "--data", "digits", "--guide", "cache:rows", "--strategy", "AddNewPositive", "--width", 4, "--epochs", 1, cwd=tmp_path)
     assert wrong.returncode == 2 and "fingerprint" in wrong.stderr
 
 

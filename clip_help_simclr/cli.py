@@ -381,19 +381,33 @@ def _bench_losses(rows: list[int], dimension: int, guide_dimension: int, repeats
     print("record:", save_record(Path(out) / "results.json", command, config, dict(rows=found, floors=floors, float64_error=errors), time.perf_counter() - began))
 
 # %% ../nbs/35_cli.ipynb #d121be1b
+def _bench_cache(rows: list[int], repeats: int, out: str | None) -> None:
+    "See `bench`."
+    from clip_help_simclr.bench_cache import bench_cache
+    began, found = time.perf_counter(), []
+    for images in rows:
+        found.append(dict(images=images, **bench_cache(images, repeats=repeats)))
+        print(f"  {images:>10,} images: " + ", ".join(f"{name} {value:.2f}" for name, value in list(found[-1].items())[1:] if value is not None))
+    if out is None: return
+    config = dict(rows=rows, dim=64, dtype="float16", batch=256, repeats=repeats, seed=0)
+    command = f"chs bench cache --rows {rows} --repeats {repeats} --out {out}".replace(", ", ",")
+    print("record:", save_record(Path(out) / "results.json", command, config, found, time.perf_counter() - began))
+
+# %% ../nbs/35_cli.ipynb #d69f5c18
 def bench(
-    what: Literal["losses", "views"], # losses against their peers, or augmented views a second
-    rows: list[int] = [512, 2048], # n, views in the batch
+    what: Literal["losses", "views", "cache"], # losses against their peers, augmented views a second, or look-ups in caches
+    rows: list[int] = [512, 2048], # n, views in the batch; for caches, images
     dimension: int = 128, # d of the projections
     guide_dimension: int = 512, # d_g of the guide embeddings
     repeats: int = 7, # rounds; medians are shown
     memory: bool = False, # measure the memory of the losses too, each in a fresh process (Linux)
     device: str = "auto", # auto, cpu, cuda or mps
-    out: str | None = None, # folder for a record of the losses; None: none
+    out: str | None = None, # folder for a record of losses or caches; None: none
 ) -> None:
     "Speed of the losses and views on this machine."
     where = pick_device(device)
     if what == "losses": return _bench_losses(rows, dimension, guide_dimension, repeats, memory, where, out)
+    if what == "cache": return _bench_cache(rows, repeats, out)
     from clip_help_simclr.bench import race
     views, images = PretrainConfig().augment, torch.randint(256, (256, 3, 32, 32), dtype=torch.uint8, generator=generator(0, "images")).to(where)
     def task(leaf): return leaf.sum() + 0 * views(images, generator(0, "views"), 2).sum()

@@ -9,6 +9,7 @@ import difflib
 import json
 import logging
 import math
+import mmap
 import os
 import re
 import tempfile
@@ -16,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -109,21 +110,39 @@ def _header(path: Path, key: str, what: str, mend: str) -> dict:
     if not head: raise ValueError(f"path: {str(path)!r} is a safetensors file, but no {what}. {mend}")
     return head
 
+def _map_rows(path: Path) -> np.memmap:
+    "The tensor `rows` of a safetensors file, not read: 8 bytes of length, a JSON header, then the values."
+    with open(path, "rb") as f:
+        length = int.from_bytes(f.read(8), "little")
+        entry = json.loads(f.read(length))["rows"]
+    return np.memmap(path, dict(F32=np.float32, F16=np.float16)[entry["dtype"]], "c", 8 + length + entry["data_offsets"][0], tuple(entry["shape"]))
+
 class _Mapped:
     "Rows in files, mapped into memory when they are first touched. Indexed like a tensor, by numbers."
-    def __init__(self, files: list[Path], counts: list[int], dim: int, open_rows: Callable[[Path], Tensor]):
-        self.files, self.ends, self.opened, self.open_rows = files, torch.tensor(counts).cumsum(0), {}, open_rows
+    def __init__(self, files: list[Path], counts: list[int], dim: int, open_rows: Callable[[Path], np.memmap] = _map_rows):
+        self.files, self.ends, self.open_rows = files, np.cumsum(counts), lru_cache(512)(open_rows)  # each open map holds a file open
         self.shape = int(self.ends[-1]), dim
 
     def __len__(self) -> int: return self.shape[0]
 
     def __getitem__(self, numbers: Int64[Tensor, "b"]) -> Float[Tensor, "b dim"]:
-        if len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < len(self): raise IndexError(f"numbers: from {int(numbers.min())} to {int(numbers.max())}, but there are {len(self)} rows")
-        found, shards = torch.empty(len(numbers), self.shape[1]), torch.searchsorted(self.ends, numbers, right=True)
-        for k in shards.unique().tolist():
-            if k not in self.opened: self.opened[k] = self.open_rows(self.files[k])
-            here = (shards == k).nonzero()[:, 0]
-            found[here] = self.opened[k][numbers[here] - (int(self.ends[k - 1]) if k else 0)].float()
+        wanted, found = numbers.numpy(), torch.empty(len(numbers), self.shape[1])
+        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self): raise IndexError(f"numbers: from {wanted.min()} to {wanted.max()}, but there are {len(self)} rows")
+        shards = np.searchsorted(self.ends, wanted, side="right")
+        order = shards.argsort(kind="stable")
+        for here in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1) if len(order) else ():
+            k = shards[here[0]]
+            rows = self.open_rows(self.files[k])
+            found[here] = torch.from_numpy(np.asarray(rows)[wanted[here] - self.ends[k]]).float()  # counted from the end of the file
+            if hasattr(mmap, "MADV_DONTNEED"): rows._mmap.madvise(mmap.MADV_DONTNEED)  # else the system maps megabytes around each row, and counts them as ours
+        return found
+
+    def whole(self) -> Float[Tensor, "n dim"]:
+        "All rows, in memory."
+        found = torch.empty(self.shape)
+        for file, end in zip(self.files, self.ends.tolist()):
+            rows = torch.from_numpy(np.asarray(self.open_rows(file)))
+            found[end - len(rows):end] = rows
         return found
 
 # %% ../nbs/22_guides.ipynb #7b327ee4
@@ -260,14 +279,18 @@ class _Checked(_Rows):
     def embed(self, data: Any, batch_size: int = 256, progress: bool = True) -> Float[Tensor, "n dim"]:
         "All rows, in float32 on the CPU, after `check(data)`."
         self.check(data)
-        return self[torch.arange(len(self))].cpu()
+        return self.whole().cpu()
+
+    def whole(self) -> Float[Tensor, "n dim"]:
+        "All rows in memory, in float32, on the device that they are on."
+        return self.rows.float() if isinstance(self.rows, Tensor) else self.rows.whole()
 
     def to(
         self,
         device: str | torch.device, # where look-ups shall happen
     ) -> EmbeddingCache: # all of its rows in memory there
         "Read all rows and move them to a device."
-        return EmbeddingCache(self[torch.arange(len(self))].to(device), self.name, self.fingerprint, self.folder, self.manifest)
+        return EmbeddingCache(self.whole().to(device), self.name, self.fingerprint, self.folder, self.manifest)
 
     def ids(
         self,
@@ -322,7 +345,7 @@ class EmbeddingCache(_Checked):
         folder, manifest = Path(folder), _read_manifest(folder)
         files, height = [folder / shard["file"] for shard in manifest["shards"]], manifest["shard_rows"]
         counts = [min(height, manifest["images"] - k * height) for k in range(len(files))]
-        return EmbeddingCache(_Mapped(files, counts, manifest["dim"], lambda file: load_file(file)["rows"]), manifest["guide"], manifest["fingerprint"], folder, manifest)
+        return EmbeddingCache(_Mapped(files, counts, manifest["dim"]), manifest["guide"], manifest["fingerprint"], folder, manifest)
 
     def neighbours(
         self,
@@ -392,7 +415,7 @@ def _neighbours(cache: EmbeddingCache, k: int, exact: bool | None, device: str, 
         try:
             if _header(path, "neighbours", "table of neighbours", "")["of"] == of: return tuple(load_file(path)[name] for name in ("numbers", "cosines"))
         except ValueError: pass  # damaged: made anew
-    rows = cache[torch.arange(len(cache))]
+    rows = cache.whole()
     numbers, cosines = _nearest_of_all(rows.to(pick_device(device)), k, 1024, progress) if exact else _approximate(rows.cpu(), k)
     if path:
         with atomic_path(path) as part: save_file(dict(numbers=numbers.contiguous(), cosines=cosines.contiguous()), part, {"neighbours": json.dumps(dict(of=of))})
@@ -422,6 +445,7 @@ class _Permuted:
     def __getitem__(self, numbers: Int64[Tensor, "b"]) -> Float[Tensor, "b dim"]:
         where = self.order[numbers]
         return self.rows[where.clamp(min=0)].masked_fill((where < 0)[:, None], torch.nan)
+    def whole(self) -> Float[Tensor, "n dim"]: return self[torch.arange(len(self))]
 
 # %% ../nbs/22_guides.ipynb #f9e02106
 def clip_retrieval_cache(
@@ -440,7 +464,7 @@ def clip_retrieval_cache(
     except ImportError: raise ModuleNotFoundError("path: the metadata is in parquet files. Run pip install pyarrow") from None
     rows = sum(height for height, _ in heights)
     if len(table) != rows: raise ValueError(f"path: {rows} embeddings in {str(folder)!r}, but {len(table)} rows of metadata. Is the folder complete?")
-    mapped = _Mapped(files, [height for height, _ in heights], heights[0][1], lambda file: torch.from_numpy(np.load(file, mmap_mode="c")))
+    mapped = _Mapped(files, [height for height, _ in heights], heights[0][1], lambda file: np.load(file, mmap_mode="c"))
     order = _match(data.ids, table)
     name = f"clip-retrieval:{digest(json.dumps(heights), mapped[torch.arange(0, rows, max(1, rows // 64))])[:8]}"
     unreadable = {data.ids[i]: [i, "not in the metadata"] for i in (order < 0).nonzero()[:, 0].tolist()}

@@ -532,7 +532,7 @@ class OpenCLIPGuide(Guide):
         self.model = model.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
         weights = digest(*model.visual.state_dict().values())
         self.name = f"{name}:{weights[:8]}"
-        self.facts = dict(weights=weights, preprocessing={k: list(v) if isinstance(v, tuple) else v for k, v in model.visual.preprocess_cfg.items()})
+        self.facts = dict(weights=weights, precision="bfloat16" if _autocast(self.device)._enabled else "float32", preprocessing={k: list(v) if isinstance(v, tuple) else v for k, v in model.visual.preprocess_cfg.items()})
 
     @torch.no_grad()
     def encode(
@@ -713,7 +713,7 @@ class CaptionGuide(OpenCLIPGuide):
     def __init__(self, model: nn.Module, config: dict, vocabulary: Int64[Tensor, "words"], facts: dict, device: str = "auto"):
         self.config, self.vocabulary = config, vocabulary
         self._wrap(model, "captions", device, lambda texts: _tokens(texts, vocabulary, config["text_cfg"]["context_length"]))
-        self.facts = self.facts | facts
+        self.facts = facts | self.facts
 
     @classmethod
     def train(

@@ -272,6 +272,7 @@ class Resampler:
     "A strategy: called with a pair graph, returns an edited one."
     needs_guide: ClassVar[bool] = True # does it read guide similarities?
     needs_per_view: ClassVar[bool] = False # does it compare views of one image, so that one embedding an image says nothing?
+    needs_neighbours: ClassVar[bool] = False # does it expect a view of each image's nearest neighbour as the last view?
 
     def __call__(
         self,
@@ -355,16 +356,32 @@ def _nearest(graph: PairGraph, side: int = 512) -> Int[Tensor, "r"]: # tiles of 
 class AddNewPositive(Resampler):
     """The most guide-similar column of another image becomes a further positive. Zhang et al., ICML 2023.
 
-    `weight` is the new positive's share of the row, in [0, 1]; 0 is SimCLR, the published setting is 1/2."""
+    `weight` is the new positive's share of the row, in [0, 1]; 0 is SimCLR, the published setting is 1/2.
+    With `pool="dataset"` the last view of each image shows its nearest neighbour in the whole data set (`EmbeddingCache.neighbours`), and that is the new positive."""
     weight: float = 0.5 # share of the new positive
+    pool: str = "batch" # where the new positive comes from: batch or dataset
 
-    def __post_init__(self): _check_unit("weight", self.weight, one=True)
+    def __post_init__(self):
+        _check_unit("weight", self.weight, one=True)
+        pick("pool", self.pool, dict.fromkeys(("batch", "dataset")))
+
+    @property
+    def needs_neighbours(self) -> bool: return self.pool == "dataset"
 
     def edit(self, graph):
+        if self.pool == "dataset": return self._last_view(graph)
         if graph.images < 2: raise ValueError("z: AddNewPositive looks for the nearest other image, got a batch of one. Use at least 2 images a batch")
         new = _nearest(graph)[:, None]
         share = torch.full_like(graph.weights[:, :1], self.weight)
         return graph.with_positives(torch.cat([graph.positives, new], 1), torch.cat([(1 - self.weight) * graph.weights, share], 1))
+
+    def _last_view(self, graph: PairGraph) -> PairGraph:
+        "The rows of neighbours keep the views of their anchor as positives, with equal weights."
+        if graph.views < 3: raise ValueError(f"views: AddNewPositive(pool='dataset') takes the last view of each image for its neighbour, so it needs 3 or more, got {graph.views}. Append a view of each neighbour")
+        new = graph.positives // graph.images == graph.views - 1
+        own = graph.weights.masked_fill(new, 0)
+        weights = torch.where(new, self.weight, (1 - self.weight) * own / own.sum(1, keepdim=True).clamp(min=torch.finfo(own.dtype).tiny))
+        return graph.with_positives(graph.positives, torch.where(new.any(1, keepdim=True), weights, graph.weights))
 
 # %% ../nbs/20_resampling.ipynb #a1f80241
 @dataclass(frozen=True)
@@ -428,6 +445,9 @@ class Compose(Resampler):
 
     @property
     def needs_per_view(self) -> bool: return any(s.needs_per_view for s in self.strategies)
+
+    @property
+    def needs_neighbours(self) -> bool: return any(s.needs_neighbours for s in self.strategies)
 
     def __call__(self, graph):
         for strategy in self.strategies: graph = strategy(graph)

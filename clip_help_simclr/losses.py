@@ -14,7 +14,7 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .resampling import PairGraph, Resampler, SimCLR, _fill_own, _own_pairs, _tiles
+from .resampling import Block, PairGraph, Resampler, SimCLR, _fill_own, _own_pairs, _tiles
 
 # %% auto #0
 __all__ = ['RowLoss', 'SoftmaxRows', 'graph_loss', 'NTXent', 'InfoNCE', 'SpectralRows', 'SpectralContrastive', 'DecoupledNTXent']
@@ -69,9 +69,9 @@ def _row_blocks(x: Tensor, y: Tensor, graph: PairGraph, loss: RowLoss, gx: Tenso
 # %% ../nbs/21_losses.ipynb #bef6049f
 _KEPT_TILES = 2**25 # bytes of tiles that are kept between the passes
 
-def _square_tiles(x: Tensor, y: Tensor, kept_x: Tensor, kept_y: Tensor, gx: Tensor | None, gy: Tensor | None, period: int, tile: int | None) -> Float[Tensor, ""]:
+def _square_tiles(x: Tensor, y: Tensor, kept_x: Tensor, kept_y: Tensor, gx: Tensor | None, gy: Tensor | None, period: int, side: int) -> Float[Tensor, ""]:
     "Sum over kept rows i of log Σ_j exp(x_i·y_j) and over kept columns j of log Σ_i exp(x_i·y_j), i ≠ j modulo `period` if it is not 0. Where `y is x`, tiles on and above the diagonal, each row once."
-    one, side = y is x, min(tile or (512 if x.device.type == "cpu" else 4096), max(len(x), len(y)))
+    one, side = y is x, min(side, max(len(x), len(y)))
     parts, memory = _tiles(len(x), len(y), side, one), x.new_empty(2, min(side, len(x)) * min(side, len(y)))
     keep, kept = _KEPT_TILES // (memory[0].numel() * x.element_size()), []
     def view(m, I, J): return m[:(I.stop - I.start) * (J.stop - J.start)].view(I.stop - I.start, J.stop - J.start)
@@ -109,6 +109,25 @@ def _edges(x: Tensor, y: Tensor, columns: Int[Tensor, "r p"], weights: Float[Ten
         gy.index_add_(0, p, torch.mul(x, slope, out=yp))
     return total
 
+# %% ../nbs/21_losses.ipynb #240486f1
+def _one_tile(x: Tensor, graph: PairGraph, gx: Tensor | None, period: int) -> Float[Tensor, ""]:
+    "The sum of the softmax row losses of a graph, all pairs at once; adds its gradient to gx (None: no gradient)."
+    n, positives, E = len(x), graph.positives, x @ x.T
+    pull = (graph.weights * E.gather(1, positives)).sum()
+    E.exp_()
+    if graph.banded:
+        everything = Block(slice(0, n), 0, slice(0, n))
+        E.addcmul_(E, graph.left_out(graph.outside(everything), everything, period), value=-1)
+    else: _fill_own(E, 0, 0, period, 0)
+    d = E.sum(1)
+    if graph.banded: d += d == 0
+    if gx is not None:
+        a, w = graph.kept / d, -graph.weights
+        if graph.banded: E = E.mul_(a[:, None]) + E.T  # a band is not symmetric
+        else: E *= a[:, None] + a
+        gx.addmm_(E.scatter_add_(1, positives, w).scatter_add_(0, positives.T, w.T), x)
+    return d.log() @ graph.kept - pull
+
 # %% ../nbs/21_losses.ipynb #84b33a42
 class SoftmaxRows(RowLoss):
     "Row losses log Σ_j exp(s_ij) - Σ_p w_ip s_ip with s_ij = z_i·z_j / (|z_i| |z_j| τ)."
@@ -136,9 +155,12 @@ class SoftmaxRows(RowLoss):
 
     def whole(self, x, y, graph, gx, gy, tile):
         N, n = graph.images, graph.views * graph.images
-        if graph.banded or y is not x or self.length**2 > 20: return None
-        if not graph.cross: total = _square_tiles(x, x, graph.kept, graph.kept, gx, gx, N if self.own_views else n, tile)
-        else: total = _square_tiles(x[:N], x[N:], graph.kept[:N], graph.kept[N:], *((gx[:N], gx[N:]) if gx is not None else (None, None)), 0, tile)
+        period, side = N if self.own_views else n, tile or (512 if x.device.type == "cpu" else 4096)
+        if y is not x or self.length**2 > 20: return None
+        if n <= side and not graph.cross: return _one_tile(x, graph, gx, period)
+        if graph.banded: return None
+        if not graph.cross: total = _square_tiles(x, x, graph.kept, graph.kept, gx, gx, period, side)
+        else: total = _square_tiles(x[:N], x[N:], graph.kept[:N], graph.kept[N:], *((gx[:N], gx[N:]) if gx is not None else (None, None)), 0, side)
         return total + _edges(x, x, graph.positives, -graph.weights, 1, gx, gx)
 
 # %% ../nbs/21_losses.ipynb #b5fca0a5
@@ -199,10 +221,10 @@ class _GraphLoss(torch.autograd.Function):
         kept = kept.clamp(min=1)
         if gx is not None:
             if loss.length is not None:
-                radial = torch.linalg.vecdot(gx, x)[:, None]
+                radial = (gx * x).sum(1, keepdim=True)
                 gx.addcmul_(x, radial, value=-loss.length**-2)
-            processes = 1 if ranks is None else len(ranks.sizes)
-            ctx.save_for_backward(gx.div_((1 if loss.length is None else divisor) * kept / processes))
+            if ranks is not None: gx *= len(ranks.sizes)
+            ctx.save_for_backward(gx.div_(kept if loss.length is None else divisor * kept))
         return total / kept
 
     @staticmethod

@@ -78,7 +78,7 @@ class GuideSimilarity:
     ) -> Float[Tensor, "r p"]:
         "Similarities of rows to a few columns each."
         if not self.per_view: rows, columns = rows % self.images, columns % self.images
-        return torch.einsum("rd,rpd->rp", self.embedding[rows], self.embedding[columns])
+        return self.embedding[columns].mul_(self.embedding[rows, None]).sum(2)
 
 # %% ../nbs/20_resampling.ipynb #ae45301a
 def _kth(
@@ -111,7 +111,7 @@ class _Edges:
     cross: bool = False # two towers: the columns of a row are the rows of the other view
     first: int = 0 # the graph holds the rows of images first, first + 1, …
 
-    def __len__(self) -> int: return len(self.positives)
+    def __len__(self) -> int: return self.positives.shape[0]
 
     @property
     def held(self) -> int:
@@ -162,7 +162,8 @@ def _fill_own(
     value: float, # to write
 ) -> None:
     "Write to the entries whose row and column are equal modulo `period`: a few diagonals."
-    for offset in range((row - column + len(s) - 1) % period - len(s) + 1, s.shape[1], period): s.diagonal(offset).fill_(value)
+    height, width = s.shape
+    for offset in range((row - column + height - 1) % period - height + 1, width, period): s.diagonal(offset).fill_(value)
 
 # %% ../nbs/20_resampling.ipynb #e2845a12
 class _Blocks(_Edits):
@@ -213,7 +214,7 @@ class _Masks(_Blocks):
         "1 where a column is not in a row's denominator, else 0. May overwrite `outside` where no other block needs it."
         positives, weights = self.positives[block.rows] - block.columns.start, self.weights[block.rows]
         out = weights.new_zeros(len(weights), self.columns) if outside is None else outside.to(weights.dtype)
-        if outside is not None and not self.similarity.per_view: out = out.repeat(1, self.columns // out.shape[1])  # others of the group read it too
+        if outside is not None and not self.similarity.per_view: out = out.repeat(len(weights) // len(out), self.columns // out.shape[1])  # others of the group read it too
         out.scatter_reduce_(1, positives, (weights == 0).to(out.dtype), "amin")
         _fill_own(out, block.start, block.columns.start, period, 1)
         return out
@@ -395,12 +396,14 @@ class DropFalsePositive(Resampler):
     def __post_init__(self): _check_unit("ratio", self.ratio, one=False)
 
     def edit(self, graph):
-        S, n, rows = graph.similarity, graph.views * graph.images, graph.rows()
-        pairs, *_ = _own_pairs(graph.images, graph.images, 0, graph.views, rows.device, graph.weights.dtype)
+        S, held = graph.similarity, graph.positives
+        pairs, *_ = _own_pairs(graph.images, graph.images, 0, graph.views, held.device, graph.weights.dtype)
         if not (k := int(self.ratio * pairs.numel())): return graph
-        threshold = S.at(torch.arange(n, device=rows.device), pairs).flatten().kthvalue(k).values + S.tolerance
-        false = (graph.positives - rows[:, None]) % graph.images == 0  # views of the row's own image
-        return graph.with_positives(graph.positives, graph.weights.masked_fill(false & (S.at(rows, graph.positives) <= threshold), 0))
+        of_pairs = S.embedding[pairs].mul_(S.embedding[:, None]).sum(2)
+        threshold = of_pairs.flatten().kthvalue(k).values + S.tolerance
+        if held is pairs: false = of_pairs <= threshold
+        else: false = (S.at(rows := graph.rows(), held) <= threshold) & ((held - rows[:, None]) % graph.images == 0)  # views of the row's own image
+        return graph.with_positives(held, graph.weights.masked_fill(false, 0))
 
 # %% ../nbs/20_resampling.ipynb #8d05bc1c
 @dataclass(frozen=True)

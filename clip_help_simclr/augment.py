@@ -178,7 +178,7 @@ def gaussian_blur(
     (n, _, height, width), r, block = images.shape, kernel // 2, 32
     distance = torch.arange(block + 2 * r, device=images.device)[:, None] - torch.arange(block, device=images.device) - r
     band = torch.exp(-0.5 * (distance / sigma.to(images)[:, None, None]) ** 2) * (distance.abs() <= r)
-    band = band / band.sum(1, keepdim=True)
+    band = F.threshold(band / band.sum(1, keepdim=True), 1e-20, 0) # a narrow Gaussian's tails are denormal numbers, which processors multiply ten times slower
     x = F.pad(F.pad(images, (r, r, r, r), mode="reflect"), (0, -width % block, 0, -height % block))
     x = x.unfold(3, block + 2 * r, block)
     x = torch.bmm(x.reshape(n, -1, block + 2 * r), band).view(n, 3, x.shape[2], -1)
@@ -221,6 +221,13 @@ class ViewParameters:
     gray: Bool[Tensor, "n"] # without colour?
     sigma: Float[Tensor, "n"] # blur, in pixels; 0 is none
 
+    def __getitem__(
+        self,
+        rows: Int[Tensor, "m"], # numbers of views
+    ) -> ViewParameters: # of m views
+        "The parameters of some of the views."
+        return ViewParameters(*[x[rows] for x in vars(self).values()])
+
 def _view_parameters(
     recipe: SimCLRViews, # the probabilities and ranges
     n: int, # how many views
@@ -258,20 +265,18 @@ def _render(
 ) -> Float[Tensor, "n 3 size size"]:
     "What `render_views` does, once its arguments are checked."
     device, dtype = images.device, images.dtype if images.is_floating_point() else torch.float32
-    group = torch.where(p.jitter, (p.order == 3).int().argmax(1), 4)
-    rank = group.argsort(stable=True)
-    p, place, source = ViewParameters(*[x[rank] for x in vars(p).values()]), rank.to(device), (rank % len(images)).to(device)
-    coefficients = [c.to(device, dtype) for c in _jitter_coefficients(p.factors, p.order)]
-    out = torch.empty(len(rank), 3, size, size, device=device, dtype=dtype)
-    piece = max(1, (2 ** 18 if device.type == "cpu" else 2 ** 26) // (3 * size * size))
-    ends = group.bincount(minlength=5).cumsum(0).tolist()
-    for turn, first, last in zip(range(5), [0, *ends], ends):
-        for rows in [slice(start, min(start + piece, last)) for start in range(first, last, piece)]:
-            x = crop_resize(images.index_select(0, source[rows]), p.box[rows], size, p.flip[rows])
-            if turn < 4: x = _jitter(x, *[c[rows] for c in coefficients], turn)
-            x = _where(x, p.gray[rows], grayscale)
-            x = _where(x, p.sigma[rows] > 0, gaussian_blur, p.sigma[rows], size // 10 // 2 * 2 + 1)
-            out.index_copy_(0, place[rows], x.clamp_(0, 1)) # weights that sum to 1 stray from it by a rounding
+    out = torch.empty(len(p.box), 3, size, size, device=device, dtype=dtype)
+    most = max(1, (400_000 if device.type == "cpu" else 2 ** 26) // (3 * size * size))
+    turns = torch.where(p.jitter, (p.order == 3).int().argmax(1), 4)
+    for turn in turns.unique().tolist():
+        group = (turns == turn).nonzero()[:, 0]
+        for rows in group.tensor_split(-(-len(group) // most)):
+            q = p[rows]
+            x = crop_resize(images.index_select(0, (rows % len(images)).to(device)), q.box, size, q.flip)
+            if turn < 4: x = _jitter(x, *[c.to(x) for c in _jitter_coefficients(q.factors, q.order)], turn)
+            x = _where(x, q.gray, grayscale)
+            x = _where(x, q.sigma > 0, gaussian_blur, q.sigma, size // 10 // 2 * 2 + 1)
+            out.index_copy_(0, rows.to(device), x.clamp_(0, 1)) # weights that sum to 1 stray from it by a rounding
     return out
 
 # %% ../nbs/31_augment.ipynb #7f85a295
@@ -324,6 +329,11 @@ class SimCLRViews:
         images: UInt8[Tensor, "b 3 height width"] | Float[Tensor, "b 3 height width"], # uint8, or float in [0, 1], on any device
         generator: torch.Generator, # where the draws come from; one on the CPU gives the same draws for images on any device
         views: int = 2, # views an image
+        among: tuple[int, int] | None = None, # (start, total): these are images start, start + 1, … of a batch of `total`, and get the views that they have in it
     ) -> Float[Tensor, "n 3 size size"]: # n = views·b, in [0, 1], float32 for uint8 images
-        "Random views, view-major: row k·b + i is view k of image i. Raises `ValueError` as `render_views` does."
-        return render_views(images, self.parameters(views * len(images), *images.shape[-2:], generator), self.size)
+        "Random views, view-major: row k·b + i is view k of image i. Raises `ValueError` as `render_views` does, and where `among` has no room for the images."
+        start, total = among or (0, len(images))
+        if not 0 <= start <= total - len(images):
+            raise ValueError(f"among: {among} for {len(images)} images. Give (number of the first, images in the whole batch), with room for all of them")
+        rows = torch.arange(views * total).view(views, total)[:, start:start + len(images)].flatten()
+        return render_views(images, self.parameters(views * total, *images.shape[-2:], generator)[rows], self.size)

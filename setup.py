@@ -30,8 +30,9 @@ setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
     python_requires=f">={cfg['min_python']}",
-    packages=find_packages(include=["clip_help_simclr", "clip_help_simclr.*"]),
-    package_data={"clip_help_simclr": ["py.typed"]},
+    packages=[*find_packages(include=["clip_help_simclr", "clip_help_simclr.*"]), "clip_help_simclr.recipes"],
+    package_dir={"clip_help_simclr.recipes": "recipes"},
+    package_data={"clip_help_simclr": ["py.typed"], "clip_help_simclr.recipes": ["*.yaml"]},
     install_requires=shlex.split(cfg["requirements"]),
     extras_require={key.removesuffix(suffix): shlex.split(value) for key, value in cfg.items() if key.endswith(suffix)},
     entry_points={

@@ -22,19 +22,20 @@ import torch
 from torch import Tensor
 
 from . import __version__
-from .audit import audit_strategies, edited_pairs, plot_pairs
+from .audit import audit as audit_pairs, edited_pairs, plot_pairs
 from .augment import SimCLRViews
-from .core import digest, generator, pick, pick_device, plot_theme, save_record, write_atomic
+from .core import digest, generator, pick, pick_device, plot_theme, save_record
 from .data import ImageSet, batches, captions_from_labels, load_data
 from .encoders import build_encoder
 from .evaluation import encode, few_shot_probe, knn_accuracy, linear_probe
 from .guides import CaptionGuide, EmbeddingCache, Guide, LabelGuide, OpenCLIPGuide, TextInducedGuide, TextTowerGuide, clip_retrieval_cache, read_vocabulary
-from .resampling import STRATEGIES, DropEasyNegative, DropFalseNegative, PairGraph, SimCLR, parse_strategy
-from .training import PretrainConfig, build_model, load_encoder, pick_precision, pretrain
+from .resampling import STRATEGIES, PairGraph, parse_strategy
+from .training import PretrainConfig, PretrainResult, build_model, export_encoder, load_encoder, plot_curves, pretrain
+from .training import dry_run as measured_run
 
 # %% auto #0
 __all__ = ['make_guide', 'probe_features', 'demo', 'demo_table', 'plot_accuracies', 'plot_losses', 'plot_maps', 'plot_edits',
-           'embed', 'audit', 'pretrain_command', 'probe', 'bench', 'build_parser', 'main']
+           'embed', 'audit', 'pretrain_command', 'export', 'probe', 'bench', 'build_parser', 'main']
 
 # %% ../nbs/35_cli.ipynb #8f0f23ec
 def make_guide(
@@ -77,11 +78,10 @@ def probe_features(
     test_x: Tensor, # (M, d) features of the test images
     test_y: Tensor, # (M,) their labels
     seed: int = 0, # of validation split and few-shot draws
-) -> dict[str, float]: # linear, few_shot (5 labels a class) and knn accuracy, in percent
-    "The three accuracies of frozen features. Test labels are used for the final count only."
-    few = few_shot_probe(train_x, train_y, test_x, test_y, seed=seed)
-    return dict(linear=100 * linear_probe(train_x, train_y, test_x, test_y, seed=seed).accuracy, few_shot=100 * few.accuracy,
-                knn=100 * knn_accuracy(train_x, train_y, test_x, test_y))
+) -> dict[str, float]: # linear, few_shot (5 labels a class) and knn (20 neighbours) accuracy, in percent; and validation, of a linear probe on training images that its fit did not see
+    "The accuracies of frozen features. Test labels are used for the final count only: what is to be chosen is chosen by validation."
+    few, linear = few_shot_probe(train_x, train_y, test_x, test_y, seed=seed), linear_probe(train_x, train_y, test_x, test_y, seed=seed)
+    return dict(validation=100 * linear.validation_accuracy, linear=100 * linear.accuracy, few_shot=100 * few.accuracy, knn=100 * knn_accuracy(train_x, train_y, test_x, test_y, k=20))
 
 def _probe_encoder(encoder, splits, device, seed) -> dict[str, float]:
     train_x, test_x = (encode(encoder.to(device), data) for data in splits)
@@ -321,40 +321,64 @@ def embed(
 def audit(
     data: str, # shapes, digits, folder:PATH, cifar10:ROOT, cifar100:ROOT, stl10:ROOT
     guide: str, # captions, openclip:MODEL/PRETRAINED, cache:PATH or labels:NOISE
-    out: str = "chs-audit", # folder of results
+    out: str = "chs-audit", # folder of results: audit.html, audit.json, figures
     split: str = "train", # train or test
     size: int = 32, # side of the images, in pixels
     captioned: float = 0.2, # share of the images whose captions the caption guide sees, in (0, 1]
+    labelled: float = 1.0, # share of the labels that the audit may look at, in [0, 1]; 0 audits without labels
+    sample: int = 10_000, # at most so many images are looked at
     batch_size: int = 256, # images a batch, as in the training to be judged
     device: str = "auto", # auto, cpu, cuda or mps
+    seed: int = 0, # of guide, sample, batches and views
 ) -> None:
-    "What a guide would do to the pairs of a labelled data set, before any training."
-    images, folder = _split(data, split, size), Path(out)
-    teacher = make_guide(guide, images, captioned, device=device)
-    cache = teacher if isinstance(teacher, EmbeddingCache) else EmbeddingCache.build(teacher, images)
-    cache.check(images)
-    strategies = {name: cls() for name, cls in STRATEGIES.items() if not cls.needs_per_view}
-    strategies |= {f"{cls.__name__}({ratio})": cls(ratio) for cls in (DropFalseNegative, DropEasyNegative) for ratio in (0.02, 0.1, 0.2, 0.3)}
-    table = audit_strategies(strategies, cache[torch.arange(len(images))], images.labels, batch_size=min(batch_size, len(images)), generator=generator(0, "audit"))
-    write_atomic(folder / "audit.json", json.dumps(dict(data=data, guide=cache.name, batch_size=batch_size, table=json.loads(table.reset_index().to_json(orient="records"))), indent=1) + "\n")
-    print(table.round(3).to_string() + f"\n\naudit.json is in {folder.resolve()}")
+    "Should this guide help SimCLR on this data set? Numbers, advice and a page of pairs, before any training."
+    if not 0 <= labelled <= 1: raise ValueError(f"labelled: expected a share of the labels in [0, 1], got {labelled}")
+    images = _split(data, split, size)
+    if guide == "captions" and not any(images.captions) and len(images.classes): images = captions_from_labels(images)
+    hidden = torch.rand(len(images), generator=generator(seed, "labelled")) >= labelled
+    teacher = make_guide(guide, images, captioned, seed=seed, device=device)
+    found = audit_pairs(images, teacher, SimCLRViews(size), images.labels.cpu().masked_fill(hidden, -1), batch_size, sample, seed=seed)
+    print("\n".join(found.advice) + f"\n\nThe page is {found.save(out).resolve()}")
 
 # %% ../nbs/35_cli.ipynb #e0d00e7e
 def pretrain_command(
     config: PretrainConfig, # the run; its fields are flags of their own
     data: str, # shapes, digits, folder:PATH, cifar10:ROOT, cifar100:ROOT, stl10:ROOT
     guide: str | None = None, # captions, openclip:MODEL/PRETRAINED, cache:PATH or labels:NOISE; needed by every strategy but SimCLR
-    out: str = "runs/pretrain", # folder of checkpoint and record; a run found there is resumed
+    out: str = "runs/pretrain", # folder of checkpoints, metrics, record and figure; a run found there is resumed
     captioned: float = 0.2, # share of the images whose captions the caption guide sees, in (0, 1]
+    dry_run: bool = False, # only measure some steps on this machine, and print the run's hours and memory
+    profile: bool = False, # print where the time went; on a GPU measuring costs some speed
+    allow_changes: bool = False, # resume although settings, data or guide are not those of the run in the folder
 ) -> None:
-    "One training run."
+    "One training run, in one process or in all that were launched."
     images = _split(data, "train", config.augment.size)
     teacher = make_guide(guide, images, captioned, device=config.device) if guide else None
-    result = pretrain(config, images, teacher, out, command=" ".join(["chs", *sys.argv[1:]]))
-    print(f"loss {result.history[-1]['loss']:.3f} after {result.seconds:.0f} s. Checkpoint and record are in {Path(out).resolve()}")
+    main_process = os.environ.get("RANK", "0") == "0"
+    if dry_run:
+        cost = measured_run(config, images, teacher)
+        return print(cost) if main_process else None
+    result = pretrain(config, images, teacher, out, command=" ".join(["chs", *sys.argv[1:]]), allow_changes=allow_changes, profile=profile)
+    if main_process: _report(result, Path(out))
+
+def _report(result: PretrainResult, folder: Path) -> None:
+    "The end of a run: its curves, and where everything is."
+    import matplotlib
+    matplotlib.use("agg")
+    plot_theme()
+    plot_curves(result.history).savefig(folder / "curves.png")
+    if result.breakdown is not None: print(result.breakdown.assign(share=result.breakdown.share.map("{:.1%}".format)).round(2).to_string())
+    print(f"loss {result.history[-1]['loss']:.3f} after {result.seconds:.0f} s. Checkpoints, record, metrics and curves are in {folder.resolve()}")
+
+def export(
+    checkpoint: str, # a checkpoint of `chs pretrain`, or the folder of its run
+    out: str, # folder to write: weights, model card, and timm's config.json where timm has the architecture
+) -> None:
+    "The trained encoder as a folder for timm and for model hubs."
+    print(f"Weights and model card are in {export_encoder(checkpoint, out).resolve()}")
 
 def probe(
-    checkpoint: str, # a checkpoint.safetensors of `chs pretrain`
+    checkpoint: str, # a checkpoint of `chs pretrain`, or the folder of its run
     data: str, # a labelled data set: shapes, digits, folder:PATH, cifar10:ROOT, cifar100:ROOT, stl10:ROOT
     size: int = 32, # side of the images, in pixels
     seed: int = 0, # of validation split and few-shot draws
@@ -362,8 +386,8 @@ def probe(
 ) -> None:
     "Linear probe, few-shot probe and kNN of a checkpoint's frozen features."
     splits, where = load_data(data, size=size), pick_device(device)
-    for name, accuracy in _probe_encoder(load_encoder(checkpoint), splits, where, seed).items():
-        print(f"{_ACCURACIES[name]:28s} {accuracy:5.1f} %")
+    accuracies = _probe_encoder(load_encoder(checkpoint), splits, where, seed)
+    for name, title in _ACCURACIES.items(): print(f"{title:28s} {accuracies[name]:5.1f} %")
 
 # %% ../nbs/35_cli.ipynb #ab31a1d9
 def _bench_losses(rows: list[int], dimension: int, guide_dimension: int, repeats: int, memory: bool, device: torch.device, out: str | None) -> None:
@@ -415,7 +439,7 @@ def bench(
     print(f"views, 32 x 32, batch 256: {512e3 / milliseconds:,.0f} a second")
 
 # %% ../nbs/35_cli.ipynb #9484d79b
-_COMMANDS: dict[str, Callable[..., None]] = dict(demo=demo, embed=embed, audit=audit, pretrain=pretrain_command, probe=probe, bench=bench)
+_COMMANDS: dict[str, Callable[..., None]] = dict(demo=demo, embed=embed, audit=audit, pretrain=pretrain_command, probe=probe, export=export, bench=bench)
 
 def _comments(definition: object) -> dict[str, str]:
     "The comment behind each parameter of a function, or each field of a class."
@@ -423,7 +447,7 @@ def _comments(definition: object) -> dict[str, str]:
 
 def build_parser():
     "The parser of `chs`: one subcommand for each function."
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ActionYesNo, ArgumentParser
     parser = ArgumentParser(prog="chs", description="Guided contrastive learning: guides, pair audits, training, probes.", version=__version__)
     commands = parser.add_subcommands(dest="command")
     for name, function in _COMMANDS.items():
@@ -433,14 +457,16 @@ def build_parser():
             command.add_class_arguments(PretrainConfig, as_group=False)
             augment = PretrainConfig().augment
             help_texts |= _comments(PretrainConfig) | {f"augment.{k}": v for k, v in _comments(type(augment)).items()}
-        command.add_function_arguments(function, skip={"config"}, as_group=False, as_positional=name == "bench")  # chs bench losses
+        switches = ("dry_run", "profile", "allow_changes") if name == "pretrain" else ()  # --dry-run, without a value
+        for switch in switches: command.add_argument(f"--{switch.replace('_', '-')}", f"--{switch}", dest=switch, action=ActionYesNo, default=False)
+        command.add_function_arguments(function, skip={"config", *switches}, as_group=False, as_positional=name == "bench")  # chs bench losses
         for action in command._actions: action.help = help_texts.get(action.dest, action.help)
         commands.add_subcommand(name, command, help=function.__doc__)
     return parser
 
 def main(
     arguments: list[str] | None = None, # the command line; None reads that of the process
-) -> int: # exit code: 0 done, 2 wrong input, 130 interrupted
+) -> int: # exit code: 0 done, 1 failed on the way, 2 wrong input, 130 interrupted
     "The `chs` command."
     parser = build_parser()
     config = parser.instantiate(parser.parse_args(arguments))
@@ -453,6 +479,9 @@ def main(
     except (ValueError, OSError, ModuleNotFoundError) as e:
         print(f"chs {config.command}: error: {e}", file=sys.stderr)
         return 2
+    except (FloatingPointError, MemoryError) as e:
+        print(f"chs {config.command}: failed: {e}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"chs {config.command}: interrupted. Call it again to go on from the last checkpoint", file=sys.stderr)
         return 130

@@ -96,7 +96,8 @@ def pick_device(
 ) -> torch.device:
     "The device to compute on. Raises `ValueError` where the asked one is not there."
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+        if torch.cuda.is_available(): return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))  # each process of a launch has a GPU of its own
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try: device = torch.device(name)
     except RuntimeError: raise ValueError(f"device: {name!r} is not a device. Use auto, cpu, cuda, cuda:0 or mps") from None
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(device.type, 0)

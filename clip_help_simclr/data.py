@@ -910,12 +910,15 @@ def batches(
     device: str | torch.device | None = None, # where images and labels shall be; None: where the data set has its images
     workers: int | None = None, # loader processes for images that are decoded; None: one a core, at most 8
     among: Int64[Tensor, "m"] | None = None, # numbers of the images to go through; None: all
+    skip: int = 0, # batches to leave out at the beginning, without reading their images
+    share: tuple[int, int] = (0, 1), # (k, of): of each batch only the k-th of so many nearly equal parts
 ) -> Iterator[Batch]: # every image once
     "Go through a data set once. Raises `ValueError` for a batch size below 1, and for an image that cannot be read."
     if batch_size < 1: raise ValueError(f"batch_size: {batch_size}. Give at least 1")
     among = torch.arange(len(data)) if among is None else among
     order = among if generator is None else among[torch.randperm(len(among), generator=generator, device=generator.device).cpu()]
     groups = [group for group in order.split(batch_size) if len(group) == batch_size or (len(group) and not drop_last)]
+    groups = [group.tensor_split(share[1])[share[0]] for group in groups[skip:]]
     pinned = device is not None and torch.device(device).type == "cuda"
     for numbers, images, failures in data.reads(groups, workers, pinned):
         if failures: data.batch(numbers) # raises

@@ -37,7 +37,7 @@ def test_demo_writes_results_and_figures(demo):
 
 def test_demo_goes_on_where_it_stopped(demo):
     folder, first = demo
-    before = {p: p.stat().st_mtime_ns for p in (folder / "out" / "runs").rglob("checkpoint.safetensors")}
+    before = {p: p.stat().st_mtime_ns for p in (folder / "out" / "runs").rglob("checkpoint-*.safetensors")}
     assert len(before) == 12  # six rows of two seeds
     again = chs("demo", "--limit", 512, "--epochs", 1, "--guide_epochs", 1, "--seeds", 2, "--width", 4, "--out", "out", cwd=folder)
     assert again.returncode == 0, again.stderr
@@ -54,8 +54,9 @@ def test_steps_on_their_own(tmp_path):
     ok("embed", "--data", "shapes", "--guide", "labels:0.1", "--out", "rows")
     assert "AddNewPositive" in ok("audit", "--data", "shapes", "--guide", "cache:rows", "--out", "audit")
     ok("pretrain", "--data", "shapes", "--guide", "cache:rows", "--strategy", "AddNewPositive", "--width", 4, "--epochs", 1, "--out", "run")
-    assert "kNN" in ok("probe", "--checkpoint", "run/checkpoint.safetensors", "--data", "shapes")
-    assert json.loads((tmp_path / "audit" / "audit.json").read_text())["table"]
+    assert "kNN" in ok("probe", "--checkpoint", "run", "--data", "shapes")
+    assert json.loads((tmp_path / "audit" / "audit.json").read_text())["strategies"]
+    assert "AddNewPositive" in (tmp_path / "audit" / "audit.html").read_text(encoding="utf-8")
     wrong = chs("pretrain", "--data", "digits", "--guide", "cache:rows", "--strategy", "AddNewPositive", "--width", 4, "--epochs", 1, cwd=tmp_path)
     assert wrong.returncode == 2 and "fingerprint" in wrong.stderr
 

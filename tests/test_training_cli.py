@@ -1,0 +1,60 @@
+"""What `chs pretrain` and `chs export` print, write and return."""
+import json
+from unittest.mock import patch
+
+import pandas as pd
+import pytest
+
+from clip_help_simclr.cli import main
+
+RUN = ["pretrain", "--data", "digits", "--width", "4", "--epochs", "1", "--batch_size", "512", "--device", "cpu", "--tracker", "none"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch): monkeypatch.chdir(tmp_path)
+
+
+def test_dry_run(tmp_path, capsys):
+    assert main([*RUN, "--epochs", "1000", "--strategy", "AddNewPositive", "--guide", "labels:0.1", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert " GiB" in out and ("hours" in out or "minutes" in out)
+    for part in ("wait for data", "views", "guide", "encoder", "loss", "backward", "optimizer"): assert part in out
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_run_and_what_it_hands_over(tmp_path, capsys):
+    assert main([*RUN, "--out", "run", "--profile"]) == 0
+    out = capsys.readouterr().out
+    assert "backward" in out and "curves are in" in out
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"checkpoint-10.safetensors", "metrics.csv", "record.json", "curves.png"}
+    assert pd.read_csv("run/metrics.csv").loss[0] == json.loads((tmp_path / "run" / "record.json").read_text())["results"][0]["loss"]
+    assert main(["export", "--checkpoint", "run", "--out", "handed-over"]) == 0
+    assert {path.name for path in (tmp_path / "handed-over").iterdir()} == {"model.safetensors", "README.md"}
+
+
+def test_other_settings(capsys):
+    assert main([*RUN, "--out", "run"]) == 0
+    assert main([*RUN, "--out", "run", "--lr", "0.5"]) == 2
+    assert "lr was 0.002, is 0.5" in capsys.readouterr().err
+    assert main([*RUN, "--out", "run", "--epochs", "2", "--allow-changes"]) == 0
+
+
+def test_exit_codes(capsys):
+    for error, code in ((FloatingPointError("step 3 of 10: NaN"), 1), (MemoryError("step 3: out of memory"), 1), (OSError("no space"), 2), (KeyboardInterrupt(), 130)):
+        with patch("clip_help_simclr.training._one_step", side_effect=error): assert main(RUN) == code
+        assert "Traceback" not in capsys.readouterr().err
+
+
+def test_tensorboard(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    tracked = [*RUN[:-1], "tensorboard", "--out", "run", "--log_every", "4", "--checkpoint_minutes", "0"]
+    from clip_help_simclr.training import _one_step as step
+    def interrupted(run, batch):
+        step(run, batch)
+        if run.step == 10: raise KeyboardInterrupt
+    with patch("clip_help_simclr.training._one_step", interrupted): assert main([*tracked, "--epochs", "2"]) == 130
+    assert main([*tracked, "--epochs", "2"]) == 0
+    events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert {"loss", "lr", "positive", "negative", "alignment", "uniformity", "effective_rank", "dropped", "knn", "images_per_second"} <= set(events.Tags()["scalars"])
+    assert [e.step for e in events.Scalars("loss")] == [0, 4, 8, 10, 14, 18]  # measured twice at no step

@@ -11,7 +11,6 @@ import os
 import re
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -25,11 +24,10 @@ from . import __version__
 from .audit import audit as audit_pairs, edited_pairs, plot_pairs
 from .augment import SimCLRViews
 from .core import digest, generator, pick, pick_device, plot_theme, save_record
-from .data import ImageSet, batches, captions_from_labels, load_data
-from .encoders import build_encoder
+from .data import ImageSet, captions_from_labels, load_data
 from .evaluation import encode, few_shot_probe, knn_accuracy, linear_probe
 from .guides import CaptionGuide, EmbeddingCache, Guide, LabelGuide, OpenCLIPGuide, TextInducedGuide, TextTowerGuide, clip_retrieval_cache, read_vocabulary
-from .resampling import STRATEGIES, PairGraph, parse_strategy
+from .resampling import STRATEGIES, PairGraph
 from .training import PretrainConfig, PretrainResult, build_model, export_encoder, load_encoder, plot_curves, pretrain
 from .training import dry_run as measured_run
 

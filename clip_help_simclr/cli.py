@@ -107,7 +107,7 @@ def _demo_runs(guide: Guide, train: ImageSet, seeds: int) -> list[tuple[str, str
 
 # %% ../nbs/35_cli.ipynb #2862a079
 def demo(
-    data: str = "digits", # shapes, digits, folder:PATH, cifar10:ROOT, cifar100:ROOT, stl10:ROOT
+    data: str = "digits", # shapes, digits, folder:PATH, webdataset:PATTERN, hf:PATH, cifar10:ROOT, cifar100:ROOT, stl10:ROOT
     guide: str = "captions", # captions or openclip:MODEL/PRETRAINED (a name or a local file)
     captioned: float = 0.2, # share of the training images whose captions the caption guide sees, in (0, 1]
     guide_epochs: int = 60, # passes of the caption guide over the captioned images
@@ -317,8 +317,8 @@ def embed(
 
 # %% ../nbs/35_cli.ipynb #bbdfb0d1
 def audit(
-    data: str, # shapes, digits, folder:PATH, cifar10:ROOT, cifar100:ROOT, stl10:ROOT
-    guide: str, # captions, openclip:MODEL/PRETRAINED, cache:PATH or labels:NOISE
+    data: str, # shapes, digits, folder:PATH, webdataset:PATTERN, hf:PATH, cifar10:ROOT, cifar100:ROOT, stl10:ROOT
+    guide: str, # captions, captions:FILE, openclip:MODEL/PRETRAINED, texts:MODEL/PRETRAINED, induced, induced:MODEL/PRETRAINED, cache:FOLDER, clip-retrieval:FOLDER or labels:NOISE
     out: str = "chs-audit", # folder of results: audit.html, audit.json, figures
     split: str = "train", # train or test
     size: int = 32, # side of the images, in pixels
@@ -341,8 +341,8 @@ def audit(
 # %% ../nbs/35_cli.ipynb #e0d00e7e
 def pretrain_command(
     config: PretrainConfig, # the run; its fields are flags of their own
-    data: str, # shapes, digits, folder:PATH, cifar10:ROOT, cifar100:ROOT, stl10:ROOT
-    guide: str | None = None, # captions, openclip:MODEL/PRETRAINED, cache:PATH or labels:NOISE; needed by every strategy but SimCLR
+    data: str, # shapes, digits, folder:PATH, webdataset:PATTERN, hf:PATH, cifar10:ROOT, cifar100:ROOT, stl10:ROOT
+    guide: str | None = None, # captions, captions:FILE, openclip:MODEL/PRETRAINED, texts:MODEL/PRETRAINED, induced, induced:MODEL/PRETRAINED, cache:FOLDER, clip-retrieval:FOLDER or labels:NOISE; needed by every strategy but SimCLR
     out: str = "runs/pretrain", # folder of checkpoints, metrics, record and figure; a run found there is resumed
     captioned: float = 0.2, # share of the images whose captions the caption guide sees, in (0, 1]
     dry_run: bool = False, # only measure some steps on this machine, and print the run's hours and memory
@@ -416,25 +416,37 @@ def _bench_cache(rows: list[int], repeats: int, out: str | None) -> None:
     print("record:", save_record(Path(out) / "results.json", command, config, found, time.perf_counter() - began))
 
 # %% ../nbs/35_cli.ipynb #d69f5c18
+def _bench_steps(repeats: int, out: str | None) -> None:
+    "See `bench`."
+    from clip_help_simclr.bench_steps import bench_views, guided_steps, outside_encoder
+    began, train = time.perf_counter(), load_data("digits").train
+    views = bench_views(32, 256, repeats) + bench_views(224, 64, max(1, repeats // 2))
+    for row in views: print("  {size:4d} pixels  {candidate:18s} {views_per_second:10,.0f} views a second, ours {ratio:.1f} times as many".format(**row), flush=True)
+    teacher = CaptionGuide.train(train, share=0.05, epochs=1, device="cpu", progress=False)
+    config = PretrainConfig(width=32, batch_size=256, epochs=1, device="cpu", precision="float32")
+    steps, shares = guided_steps(config, train, teacher, repeats=repeats), outside_encoder(config, train)
+    for name, milliseconds in steps.items(): print(f"  step, {name:26s} {milliseconds:8.1f} ms, {milliseconds / steps['SimCLR']:.3f} of SimCLR's")
+    print(f"  outside the encoder: {shares['outside the encoder']:.1%} of a step")
+    if out is None: return
+    results = dict(views=views, steps=steps, shares=shares)
+    print("record:", save_record(Path(out) / "results.json", f"chs bench steps --repeats {repeats} --out {out}", dict(repeats=repeats, width=32, batch=256, seed=0), results, time.perf_counter() - began))
+
+# %% ../nbs/35_cli.ipynb #a647d104
 def bench(
-    what: Literal["losses", "views", "cache"], # losses against their peers, augmented views a second, or look-ups in caches
+    what: Literal["losses", "steps", "cache"], # losses against their peers, views and training steps, or look-ups in caches
     rows: list[int] = [512, 2048], # n, views in the batch; for caches, images
     dimension: int = 128, # d of the projections
     guide_dimension: int = 512, # d_g of the guide embeddings
     repeats: int = 7, # rounds; medians are shown
     memory: bool = False, # measure the memory of the losses too, each in a fresh process (Linux)
     device: str = "auto", # auto, cpu, cuda or mps
-    out: str | None = None, # folder for a record of losses or caches; None: none
+    out: str | None = None, # folder for a record; None: none
 ) -> None:
     "Speed of the losses and views on this machine."
     where = pick_device(device)
     if what == "losses": return _bench_losses(rows, dimension, guide_dimension, repeats, memory, where, out)
     if what == "cache": return _bench_cache(rows, repeats, out)
-    from clip_help_simclr.bench import race
-    views, images = PretrainConfig().augment, torch.randint(256, (256, 3, 32, 32), dtype=torch.uint8, generator=generator(0, "images")).to(where)
-    def task(leaf): return leaf.sum() + 0 * views(images, generator(0, "views"), 2).sum()
-    milliseconds = race({"views": task}, torch.zeros(1, device=where), repeats)["views"]
-    print(f"views, 32 x 32, batch 256: {512e3 / milliseconds:,.0f} a second")
+    return _bench_steps(repeats, out)
 
 # %% ../nbs/35_cli.ipynb #9484d79b
 _COMMANDS: dict[str, Callable[..., None]] = dict(demo=demo, embed=embed, audit=audit, pretrain=pretrain_command, probe=probe, export=export, bench=bench)

@@ -182,7 +182,7 @@ def bench_losses(
     sizes: list[int], # rows of the batches
     d: int = 128, # dimension of the projections
     d_g: int = 512, # dimension of the guide
-    repeats: int = 7, # rounds; a third of them from 8,192 rows on
+    repeats: int = 7, # rounds at 4,096 rows; more of smaller batches, which are soon done, and a third from 8,192 rows on
     memory: bool = False, # measure memory too, from 2,048 rows on
     device: torch.device | str = "cpu", # where
     report: Callable[[dict[str, Any]], None] = lambda row: None, # called with each row as it is known
@@ -192,7 +192,7 @@ def bench_losses(
     for n in sizes:
         z, found = tasks(n, d, d_g, device)
         for loss, candidates in found.items():
-            times = race(candidates, z, repeats if n < 8192 else max(1, repeats // 3))
+            times = race(candidates, z, repeats * max(1, 4096 // n) if n < 8192 else max(1, repeats // 3))
             for name, milliseconds in times.items():
                 mib = peak_memory(n, loss, name, d, d_g) if memory and n >= 2048 else None  # below, an allocator's whims
                 rows.append(dict(n=n, loss=loss, candidate=name, milliseconds=milliseconds, ratio=milliseconds / next(iter(times.values())), MiB=mib))

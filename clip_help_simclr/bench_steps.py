@@ -109,7 +109,7 @@ def guided_steps(
 def outside_encoder(
     config: PretrainConfig, # the run; a few steps of it are enough
     data: ImageSet, # images
-) -> dict[str, float]: # share of a step by part, and "outside the encoder", their sum without forward and backward
+) -> dict[str, float]: # share of the run by part; and "outside the encoder", of a step (measuring, which is not done in every step, left out)
     "Where a run's time goes, as shares of the total."
     share = pretrain(config, data, progress=False, profile=True).breakdown.share.to_dict()
-    return share | {"outside the encoder": 1 - share["encoder"] - share["backward"]}
+    return share | {"outside the encoder": 1 - (share["encoder"] + share["backward"]) / (1 - share.get("measure", 0))}

@@ -63,9 +63,10 @@ def test_killed_at_ten_moments(guide, whole, tmp_path):
 
 
 def test_two_processes(guide, whole, tmp_path):
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "clip_help_simclr.cli"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "clip_help_simclr.cli"]
     done = subprocess.run([*launch, *arguments(guide, tmp_path / "two")], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    assert len([line for line in done.stdout.splitlines() if "rows of" in line or "my share" in line]) == 2  # each process said its word
     assert shards(tmp_path / "two") == shards(whole)
     assert (tmp_path / "two" / "manifest.json").read_text() == (whole / "manifest.json").read_text()
 

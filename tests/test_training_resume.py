@@ -34,13 +34,18 @@ def final(folder):
     return [{k: v for k, v in e.items() if k != "images_per_second"} for e in facts["history"]], tensors
 
 accelerate.Accelerator(cpu=True), torch.optim.AdamW([torch.zeros(1)]) # what they import takes seconds: once, here
-began, root = time.perf_counter(), Path(sys.argv[1])
+root = Path(sys.argv[1])
 assert os.waitpid(start(root / "whole"), 0)[1] == 0
-seconds, whole, killed_at, draw, left = time.perf_counter() - began, final(root / "whole"), [], random.Random(0), 0
-while len(killed_at) < 10:
-    folder = root / str(len(killed_at))
-    pid = start(folder)
-    time.sleep(draw.uniform(0.1, 0.9) * seconds)
+whole, killed_at, draw, left = final(root / "whole"), [], random.Random(0), 0
+
+def reached(folder):
+    return max((int(p.stem.split("-")[1]) for p in checkpoints(folder)), default=0) if folder.exists() else 0
+
+for trial in range(30):
+    folder, target = root / str(trial), draw.randrange(36)
+    pid, until = start(folder), time.monotonic() + 60
+    while reached(folder) < target and time.monotonic() < until: time.sleep(0.001)
+    time.sleep(0.03 * draw.random())
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     left += len(list(folder.glob(".*.part"))) if folder.exists() else 0
@@ -50,8 +55,8 @@ while len(killed_at) < 10:
     history, tensors = final(folder)
     assert history == whole[0], (steps, history, whole[0])
     assert tensors.keys() == whole[1].keys() and all(torch.equal(tensors[k], v) for k, v in whole[1].items()), steps
-    if steps and steps[-1] == 40: continue # it was done before the kill came
-    killed_at.append(steps[-1] if steps else 0)
+    if not steps or steps[-1] < 40: killed_at.append(steps[-1] if steps else 0) # else it was done before the kill came
+    if len(killed_at) == 10: break
 print(json.dumps(dict(killed_at=killed_at, half_written=left)))
 """
 

@@ -23,8 +23,8 @@ from .losses import NTXent
 from .resampling import STRATEGIES
 
 # %% auto #0
-__all__ = ['plain_nt_xent', 'exponential_nt_xent', 'nt_xent_peers', 'published', 'tasks', 'float64_error', 'race', 'gemm_floor',
-           'peak_memory', 'bench_losses']
+__all__ = ['plain_nt_xent', 'exponential_nt_xent', 'nt_xent_peers', 'published', 'tasks', 'float64_error', 'interleaved', 'race',
+           'gemm_floor', 'peak_memory', 'bench_losses']
 
 # %% ../nbs/benchmarks/60_losses.ipynb #b822d104
 def _pairs(n: int, device: torch.device) -> Tensor: return (torch.arange(n, device=device) + n // 2) % n
@@ -108,21 +108,28 @@ def float64_error(
     return {name: ((grad(f, z.clone().requires_grad_()) - exact).abs().max() / exact.abs().max()).item() for name, f in (("plain torch", plain_nt_xent), ("ours", NTXent(0.1)))}
 
 # %% ../nbs/benchmarks/60_losses.ipynb #f787f6fb
+def interleaved(
+    candidates: dict[str, Callable[[], object]], # what to time
+    repeats: int, # rounds after a first one that warms up
+    device: torch.device = torch.device("cpu"), # waited for if it is a GPU
+) -> dict[str, float]: # median milliseconds
+    "Each candidate once a round, so that a busy moment disturbs all alike."
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(repeats + 1):
+        for name, f in candidates.items():
+            began = time.perf_counter()
+            f()
+            if device.type == "cuda": torch.cuda.synchronize(device)
+            times[name].append(1e3 * (time.perf_counter() - began))
+    return {name: sorted(t[1:])[len(t[1:]) // 2] for name, t in times.items()}
+
 def race(
     candidates: dict[str, Callable[[Tensor], Tensor]], # functions of z
     z: Tensor, # (n, d)
     repeats: int, # rounds after a first one that warms up
 ) -> dict[str, float]: # median milliseconds of forward and backward
-    "Each candidate once a round, so that a busy moment disturbs all alike."
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(repeats + 1):
-        for name, f in candidates.items():
-            leaf = z.detach().requires_grad_()
-            began = time.perf_counter()
-            f(leaf).backward()
-            if z.is_cuda: torch.cuda.synchronize()
-            times[name].append(1e3 * (time.perf_counter() - began))
-    return {name: sorted(t[1:])[len(t[1:]) // 2] for name, t in times.items()}
+    "Losses side by side."
+    return interleaved({name: lambda f=f: f(z.detach().requires_grad_()).backward() for name, f in candidates.items()}, repeats, z.device)
 
 def gemm_floor(
     n: int, # rows

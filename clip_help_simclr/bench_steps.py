@@ -5,7 +5,6 @@
 # %% ../nbs/benchmarks/62_steps.ipynb #f6094205
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -14,15 +13,16 @@ import torch
 from torch import Tensor
 
 from .augment import SimCLRViews
+from .bench import interleaved
 from .core import generator
 from .data import ImageSet
-from .guides import EmbeddingCache, Guide, LabelGuide
+from .guides import Guide
 from .losses import NTXent
 from .resampling import parse_strategy
 from .training import PretrainConfig, build_model, build_optimizer, pretrain
 
 # %% auto #0
-__all__ = ['view_peers', 'interleaved', 'bench_views', 'guided_steps', 'outside_encoder']
+__all__ = ['view_peers', 'bench_views', 'guided_steps', 'outside_encoder']
 
 # %% ../nbs/benchmarks/62_steps.ipynb #0cbc7c8f
 def view_peers(
@@ -57,21 +57,6 @@ def _kornia(recipe: SimCLRViews, kernel: int) -> dict[str, Callable[[Tensor], Te
     return {"kornia": lambda images: torch.cat([batch(images.float() / 255) for _ in range(2)])}
 
 # %% ../nbs/benchmarks/62_steps.ipynb #563aaf35
-def interleaved(
-    candidates: dict[str, Callable[[], object]], # what to time
-    repeats: int, # rounds after a first one that warms up
-    device: torch.device = torch.device("cpu"), # waited for on a GPU
-) -> dict[str, float]: # median milliseconds
-    "Each candidate once a round, so that a busy moment disturbs all alike."
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(repeats + 1):
-        for name, f in candidates.items():
-            began = time.perf_counter()
-            f()
-            if device.type == "cuda": torch.cuda.synchronize(device)
-            times[name].append(1e3 * (time.perf_counter() - began))
-    return {name: sorted(t[1:])[len(t[1:]) // 2] for name, t in times.items()}
-
 def bench_views(
     size: int, # height and width of images and views, in pixels
     batch: int, # images

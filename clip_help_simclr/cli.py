@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +24,7 @@ from torch import Tensor
 from . import __version__
 from .audit import audit as audit_pairs, edited_pairs, plot_pairs
 from .augment import SimCLRViews
-from .core import digest, generator, pick, pick_device, plot_theme, save_record
+from .core import digest, generator, pick, pick_device, plot_theme, save_record, scale
 from .data import ImageSet, captions_from_labels, load_data
 from .evaluation import encode, few_shot_probe, knn_accuracy, linear_probe
 from .guides import CaptionGuide, EmbeddingCache, Guide, LabelGuide, OpenCLIPGuide, TextInducedGuide, TextTowerGuide, clip_retrieval_cache, read_vocabulary
@@ -33,7 +34,7 @@ from .training import dry_run as measured_run
 
 # %% auto #0
 __all__ = ['make_guide', 'probe_features', 'demo', 'demo_table', 'plot_accuracies', 'plot_losses', 'plot_maps', 'plot_edits',
-           'embed', 'audit', 'pretrain_command', 'export', 'probe', 'bench', 'build_parser', 'main']
+           'embed', 'audit', 'pretrain_command', 'export', 'probe', 'bench', 'experiment', 'build_parser', 'main']
 
 # %% ../nbs/35_cli.ipynb #8f0f23ec
 def make_guide(
@@ -448,8 +449,21 @@ def bench(
     if what == "cache": return _bench_cache(rows, repeats, out)
     return _bench_steps(repeats, out)
 
-# %% ../nbs/35_cli.ipynb #9484d79b
-_COMMANDS: dict[str, Callable[..., None]] = dict(demo=demo, embed=embed, audit=audit, pretrain=pretrain_command, probe=probe, export=export, bench=bench)
+# %% ../nbs/35_cli.ipynb #fb75204e
+def experiment(
+    name: Literal["strategies", "guide_quality", "ratios", "practice", "multimodal", "neighbours", "scaling"], # which of the notebooks in nbs/experiments
+    out: str | None = None, # folder of the record; None: results/NAME. Finished trials found there are not run again
+    processes: int | None = None, # trials at a time; None: one a core
+) -> None:
+    "Make an experiment's record, or what it lacks. CHS_SCALE (tiny, small, full; small if unset) says how large."
+    from clip_help_simclr.trials import run_trials
+    size, path = scale(os.environ.get("CHS_SCALE") or "small"), Path(out or f"results/{name}") / "results.json"
+    trials = import_module(f"clip_help_simclr.experiments.{name}").trials(size)
+    run_trials(trials, path, f"CHS_SCALE={size.name} chs experiment {name}", processes or os.cpu_count() or 1)
+    print(f"{len(trials)} trials are in {path.resolve()}")
+
+# %% ../nbs/35_cli.ipynb #e6816f95
+_COMMANDS: dict[str, Callable[..., None]] = dict(demo=demo, embed=embed, audit=audit, pretrain=pretrain_command, probe=probe, export=export, bench=bench, experiment=experiment)
 
 def _comments(definition: object) -> dict[str, str]:
     "The comment behind each parameter of a function, or each field of a class."
@@ -469,7 +483,7 @@ def build_parser():
             help_texts |= _comments(PretrainConfig) | {f"augment.{k}": v for k, v in _comments(type(augment)).items()}
         switches = ("dry_run", "profile", "allow_changes") if name == "pretrain" else ()  # --dry-run, without a value
         for switch in switches: command.add_argument(f"--{switch.replace('_', '-')}", f"--{switch}", dest=switch, action=ActionYesNo, default=False)
-        command.add_function_arguments(function, skip={"config", *switches}, as_group=False, as_positional=name == "bench")  # chs bench losses
+        command.add_function_arguments(function, skip={"config", *switches}, as_group=False, as_positional=name in ("bench", "experiment"))  # chs bench losses
         for action in command._actions: action.help = help_texts.get(action.dest, action.help)
         commands.add_subcommand(name, command, help=function.__doc__)
     return parser

@@ -26,7 +26,7 @@ ROWS: dict[str, tuple[str, str | None]] = { # row: strategy, guide
 
 _SIZES: dict[str, dict[str, dict]] = { # scale: data set: settings of its trials
     "tiny": dict(digits=dict(train=512, epochs=1, width=4, guide_steps=50), shapes=dict(train=512, epochs=1, width=4, guide_steps=50)),
-    "small": dict(digits=dict(epochs=7), shapes=dict(epochs=5), cifar10=dict(train=20_000, epochs=4)),
+    "small": dict(digits=dict(epochs=7), shapes=dict(train=4096, epochs=6), cifar10=dict(train=15_000, epochs=4)),
     "full": dict(cifar10=dict(epochs=100, encoder="resnet18", optimizer="sgd", lr=0.06, batch_size=512, temperature=0.5))}
 
 # %% ../../nbs/experiments/50_strategies.ipynb #bd8ea526

@@ -20,7 +20,7 @@ def test_clean_and_exported(tmp_path):
         ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
         shutil.copytree(source, tmp_path / name, ignore=ignore) if source.is_dir() else shutil.copy(source, tmp_path / name)
     # a renamed notebook leaves its old module behind, and a plain export would not show it
-    for module in (tmp_path / "clip_help_simclr").glob("*.py"):
+    for module in (tmp_path / "clip_help_simclr").rglob("*.py"):
         if module.name != "__init__.py": module.unlink()
     run = "from nbdev.clean import nbdev_clean; from nbdev.doclinks import nbdev_export; nbdev_clean(); nbdev_export()"
     env = {**os.environ, "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}

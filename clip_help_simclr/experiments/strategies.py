@@ -8,10 +8,11 @@ from __future__ import annotations
 import pandas as pd
 
 from ..core import Scale
+from ..evaluation import Interval
 from ..trials import GuideTrial, PretrainTrial, Trial, Verdict, compare
 
 # %% auto #0
-__all__ = ['ROWS', 'trials']
+__all__ = ['ROWS', 'trials', 'named', 'differences', 'verdicts']
 
 # %% ../../nbs/experiments/50_strategies.ipynb #1556ebba
 _GUIDED = "captions:0.2"
@@ -39,4 +40,43 @@ def trials(
         for data, settings in _SIZES[size.name].items():
             out.append(GuideTrial(data, _GUIDED, seed, **{k: v for k, v in settings.items() if k in ("train", "guide_steps")}))
             out += [PretrainTrial(data, strategy, guide, seed, **settings) for strategy, guide in ROWS.values()]
+    return out
+
+# %% ../../nbs/experiments/50_strategies.ipynb #e6d210b4
+def named(
+    runs: pd.DataFrame, # rows of the record
+) -> pd.DataFrame: # the same with a column `row`
+    "Each trial with the name of its row."
+    names = {pair: row for row, pair in ROWS.items()}
+    key = lambda trial: "the guide itself" if trial.kind == "GuideTrial" else names[trial.strategy, None if pd.isna(trial.guide) else trial.guide]
+    return runs.assign(row=runs.apply(key, axis=1))
+
+# %% ../../nbs/experiments/50_strategies.ipynb #24f4a992
+def differences(
+    runs: pd.DataFrame, # rows of the record, `named`
+    measure: str = "linear", # validation, linear, few_shot or knn
+) -> pd.DataFrame: # by data set and row: n, mean, std, difference, low, high (`compare`)
+    "Every row against SimCLR, on each data set."
+    return pd.concat({data: compare(part, "row", "SimCLR", measure) for data, part in runs.groupby("data", sort=False)})
+
+# %% ../../nbs/experiments/50_strategies.ipynb #ef92f756
+def _effect(table: pd.DataFrame, row: str) -> Interval:
+    return Interval(*table.loc[row, ["difference", "low", "high"]])
+
+def verdicts(
+    runs: pd.DataFrame, # rows of the record
+) -> list[Verdict]:
+    "What the record says about the paper's table."
+    runs, out = named(runs), []
+    for data, part in runs.groupby("data", sort=False):
+        setting = f"{part.encoder.dropna().iloc[0]}, {part.epochs.dropna().iloc[0]:.0f} epochs, {part.seed.nunique()} seeds, linear probe"
+        def say(claim, row, baseline, sign=1):
+            effect = _effect(compare(part, "row", baseline, "linear"), row)
+            out.append(Verdict(claim, data, effect if sign > 0 else Interval(-effect.estimate, -effect.high, -effect.low), setting=setting))
+        for name in ("AddNewPositive", "DropFalsePositive", "DropFalseNegative", "DropEasyNegative"): say(f"{name} beats SimCLR", name, "SimCLR")
+        say("AddNewPositive and DropFalseNegative together beat AddNewPositive", "Add + DropFalseNegative", "AddNewPositive")
+        say("All four together beat AddNewPositive", "all four", "AddNewPositive")
+        say("The text-induced guide beats the embedding it is made from", "Add, text-induced guide", "AddNewPositive")
+        say("The student passes its guide", "AddNewPositive", "the guide itself")
+        say("A random guide does harm", "Add, random guide", "SimCLR", sign=-1)
     return out

@@ -134,7 +134,7 @@ def _labelled(name: str, x: Float[Tensor, "n d"], y: Int[Tensor, "n"]) -> tuple[
         raise ValueError(f"{name}_x, {name}_y: expected features (n, d) and as many whole-number labels, got {tuple(x.shape)} and {y.dtype} {tuple(y.shape)}")
     if bad := sum(int((~block.isfinite()).any(1).sum()) for block in x.split(2 ** 14)):
         raise ValueError(f"{name}_x: {bad} of {len(x)} rows hold NaN or infinity. The encoder has diverged: lower its learning rate")
-    y = y.long().to(x.device)
+    y = y.long().to(x.device).contiguous() # searchsorted warns about strided labels
     rows = (y >= 0).nonzero()[:, 0]
     if not len(rows): raise ValueError(f"{name}_y: none of the {len(y)} rows has a label (−1 means unknown). Give labels for some")
     return y, rows

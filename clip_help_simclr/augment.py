@@ -126,7 +126,7 @@ def adjust_hue(
 ) -> Float[Tensor, "n 3 height width"]: # in [0, 1]
     "Turn each image's hue: torchvision's `adjust_hue`, which goes through HSV."
     r, g, b = images.unbind(1)
-    v, m = torch.maximum(torch.maximum(r, g), b), torch.minimum(torch.minimum(r, g), b)
+    v, m = images.amax(1), images.amin(1)
     hue = (g + b).sub_(r).add_(v).sub_(m, alpha=2).copysign_(g - b)
     c = v.sub_(m)
     shift = 6 * shift[:, None] + shift.new_tensor([0.0, -2.0, 2.0])

@@ -371,8 +371,8 @@ def _check_shares(shares: Mapping[str, float]) -> None:
 
 # %% ../nbs/30_data.ipynb #53d65987
 @dataclass(frozen=True)
-class ShapesWorld:
-    "A distribution over (image, caption) pairs in which everything is known exactly."
+class _ShapesKnobs:
+    "The knobs of a `ShapesWorld`."
     named: Mapping[str, float] = field(default_factory=lambda: dict(shape=0.9, colour=0.6, size=0.4, position=0.4, texture=0.4, background=0.3)) # probability that a caption names each factor; a factor left out is never named
     caption_noise: float = 0.0 # probability that a named factor is named wrongly, by any other value
     nuisance: float = 0.0 # strength of a grating that all views of an image share, from 0 (none) to 1
@@ -384,6 +384,9 @@ class ShapesWorld:
         for name in (*self.named, self.label): pick("factor of the shapes", name, _FACTORS)
         _check_shares(dict(self.named, caption_noise=self.caption_noise, nuisance=self.nuisance))
 
+# %% ../nbs/30_data.ipynb #ad3e5f72
+class ShapesWorld(_ShapesKnobs):
+    "A distribution over (image, caption) pairs in which everything is known exactly."
     def draw(
         self,
         numbers: Int64[Tensor, "n"], # which images
@@ -614,22 +617,23 @@ class _Reads(Dataset):
     def __len__(self) -> int: return len(self.groups)
     def __getitem__(self, k: int) -> tuple[Tensor, Tensor, dict[int, str]]: return self.groups[k], *self.data.read(self.groups[k])
 
+def _ends(data: EncodedSet, number: int) -> str:
+    "Digest of an encoded image's length, beginning and end."
+    with data._open(number) as f:
+        head, length = f.read(4096), f.seek(0, os.SEEK_END)
+        f.seek(max(0, length - 4096))
+        return digest(length, head, f.read())
+
 # %% ../nbs/30_data.ipynb #abcad39d
 @dataclass(eq=False, repr=False, kw_only=True)
 class EncodedSet(ImageSet):
     "A data set whose images are decoded when they are asked for; a subclass says where the encoded ones are."
     def _open(self, number: int) -> AbstractContextManager[BinaryIO]: raise NotImplementedError
 
-    def _ends(self, number: int) -> str:
-        with self._open(number) as f:
-            head, length = f.read(4096), f.seek(0, os.SEEK_END)
-            f.seek(max(0, length - 4096))
-            return digest(length, head, f.read())
-
     @cached_property
     def fingerprint(self) -> str:
         "Digest of size, labels, classes, captions, ids, and each encoded image's length, beginning and end."
-        return digest(self.size, self.labels, json.dumps([self.classes, self.captions, self.ids]), *map(self._ends, range(len(self))))
+        return digest(self.size, self.labels, json.dumps([self.classes, self.captions, self.ids]), *[_ends(self, number) for number in range(len(self))])
 
     def read(self, numbers: Int64[Tensor, "b"]) -> tuple[UInt8[Tensor, "b 3 size size"], dict[int, str]]:
         "Decode the images of these numbers: images on the CPU, black where one cannot be decoded; and why, by number."

@@ -51,9 +51,10 @@ def crop_resize(
         images, box = images[:, :, low[0]:high[0], low[1]:high[1]], box - F.pad(low, (0, 2))
     gain = 1.0 if images.is_floating_point() else 1 / 255
     images = images if images.is_floating_point() else images.float()
-    top, left, height, width = box.to(images.device, images.dtype).unbind(1)
-    rows = _triangle_weights(top, height, size, images.shape[2], shrinks=shrinks).mul_(gain)
-    columns = _triangle_weights(left, width, size, images.shape[3], None if flip is None else flip.to(images.device), shrinks)
+    start, length = box.T.to(images.device, images.dtype).reshape(2, -1) # of all rows, then of all columns
+    backwards = None if flip is None else torch.cat([torch.zeros_like(flip), flip]).to(images.device)
+    rows, columns = _triangle_weights(start, length, size, max(images.shape[2:]), backwards, shrinks).chunk(2)
+    rows, columns = rows[:, :, :images.shape[2]].mul_(gain), columns[:, :, :images.shape[3]]
     x = torch.bmm(images.flatten(1, 2), columns.transpose(1, 2)).unflatten(1, (3, -1))
     return torch.matmul(rows[:, None], x)
 
@@ -93,8 +94,8 @@ def _blend(
 ) -> Float[Tensor, "n 3 height width"]:
     "clamp(matrix · image + shade · mean grey, 0, 1)"
     x = images.flatten(2)
-    offset = shade[:, None] * (x.mean(2) * x.new_tensor(_LUMA)).sum(1, keepdim=True)
-    return torch.baddbmm(offset[:, :, None], matrix, x).clamp_(0, 1).view_as(images)
+    offset = shade * (x.mean(2) @ x.new_tensor(_LUMA))
+    return torch.baddbmm(offset[:, None, None], matrix, x).clamp_(0, 1).view_as(images)
 
 # %% ../nbs/31_augment.ipynb #f504cdd3
 def adjust_brightness(
@@ -125,7 +126,7 @@ def adjust_hue(
 ) -> Float[Tensor, "n 3 height width"]: # in [0, 1]
     "Turn each image's hue: torchvision's `adjust_hue`, which goes through HSV."
     r, g, b = images.unbind(1)
-    v, m = torch.maximum(torch.maximum(r, g), b), torch.minimum(torch.minimum(r, g), b)
+    v, m = images.amax(1), images.amin(1)
     hue = (g + b).sub_(r).add_(v).sub_(m, alpha=2).copysign_(g - b)
     c = v.sub_(m)
     shift = 6 * shift[:, None] + shift.new_tensor([0.0, -2.0, 2.0])
@@ -223,7 +224,7 @@ class ViewParameters:
 
     def __getitem__(
         self,
-        rows: Int[Tensor, "m"], # numbers of views
+        rows: Int[Tensor, "m"] | slice, # numbers of views
     ) -> ViewParameters: # of m views
         "The parameters of some of the views."
         return ViewParameters(*[x[rows] for x in vars(self).values()])
@@ -268,15 +269,17 @@ def _render(
     out = torch.empty(len(p.box), 3, size, size, device=device, dtype=dtype)
     most = max(1, (400_000 if device.type == "cpu" else 2 ** 26) // (3 * size * size))
     turns = torch.where(p.jitter, (p.order == 3).int().argmax(1), 4)
-    for turn in turns.unique().tolist():
-        group = (turns == turn).nonzero()[:, 0]
-        for rows in group.tensor_split(-(-len(group) // most)):
+    order = (2 * turns + p.gray).argsort() # turn by turn, and within a turn the grey views last
+    p, place, ends = p[order], order.to(device), turns.bincount(minlength=5).cumsum(0).tolist()
+    source, coefficients = place % len(images), [c.to(device, dtype) for c in _jitter_coefficients(p.factors, p.order)]
+    for turn, (start, end) in enumerate(zip([0, *ends], ends)):
+        for rows in [slice(first, min(first + most, end)) for first in range(start, end, most)]:
             q = p[rows]
-            x = crop_resize(images.index_select(0, (rows % len(images)).to(device)), q.box, size, q.flip)
-            if turn < 4: x = _jitter(x, *[c.to(x) for c in _jitter_coefficients(q.factors, q.order)], turn)
-            x = _where(x, q.gray, grayscale)
+            x = crop_resize(images.index_select(0, source[rows]), q.box, size, q.flip)
+            if turn < 4: x = _jitter(x, *[c[rows] for c in coefficients], turn)
+            if grays := int(q.gray.sum()): x[-grays:] = grayscale(x[-grays:])
             x = _where(x, q.sigma > 0, gaussian_blur, q.sigma, size // 10 // 2 * 2 + 1)
-            out.index_copy_(0, rows.to(device), x.clamp_(0, 1)) # weights that sum to 1 stray from it by a rounding
+            out.index_copy_(0, place[rows], x.clamp_(0, 1)) # weights that sum to 1 stray from it by a rounding
     return out
 
 # %% ../nbs/31_augment.ipynb #7f85a295

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -74,21 +75,26 @@ def guided_steps(
     guide: Guide, # an image guide, for the step that embeds views
     dim: int = 512, # of the cached rows
     repeats: int = 7, # rounds
-) -> dict[str, float]: # median milliseconds of a step: "SimCLR", strategies with a cached guide, and "DropFalsePositive, online"
+) -> dict[str, float]: # median milliseconds of a step: "SimCLR", strategies with a cached guide, "DropFalsePositive, online"; and of three views
     "Training steps with and without guides, on the CPU, in float32."
-    numbers = torch.arange(config.batch_size)
+    numbers, neighbours = torch.arange(config.batch_size), torch.randperm(len(data), generator=generator(0, "neighbours"))[:config.batch_size]
     images, cached = data.batch(numbers), torch.randn(config.batch_size, dim, generator=generator(0, "rows"))
     model = build_model(config, config.augment.size).to(memory_format=torch.channels_last).train()
     optimizer, g = build_optimizer(model, config.optimizer, config.lr, config.weight_decay), generator(0, "views")
-    def step(loss, rows):
-        views = config.augment(images, g, 2)
+    def own(views=2): return config.augment(images, g, views)
+    def and_neighbours(): return torch.cat([own(), config.augment(data.batch(neighbours), g, 1)])
+    def step(loss, rows, make):
+        views = make()
         value = loss(model(views.contiguous(memory_format=torch.channels_last)), rows(views))
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-    kinds = {"SimCLR": ("SimCLR", lambda views: None), **{name: (name, lambda views: cached) for name in ("AddNewPositive", "DropFalseNegative", "DropEasyNegative")}, "DropFalsePositive, online": ("DropFalsePositive", guide.encode)}
-    losses = {name: (NTXent(config.temperature, parse_strategy(strategy)), rows) for name, (strategy, rows) in kinds.items()}
-    return interleaved({name: lambda pair=pair: step(*pair) for name, pair in losses.items()}, repeats)
+    def candidate(strategy, rows, make=own, views=2): return partial(step, NTXent(config.temperature, parse_strategy(strategy), views), rows, make)
+    def nothing(views): return None
+    def look_up(views): return cached
+    candidates = {"SimCLR": candidate("SimCLR", nothing), **{name: candidate(name, look_up) for name in ("AddNewPositive", "DropFalseNegative", "DropEasyNegative")}}
+    candidates |= {"DropFalsePositive, online": candidate("DropFalsePositive", guide.encode), "SimCLR, 3 views": candidate("SimCLR", nothing, partial(own, 3), 3)}
+    return interleaved(candidates | {"AddNewPositive(pool='dataset'), 3 views": candidate("AddNewPositive(pool='dataset')", look_up, and_neighbours, 3)}, repeats)
 
 # %% ../nbs/benchmarks/62_steps.ipynb #f046c6b1
 def outside_encoder(

@@ -25,7 +25,7 @@ from . import __version__
 from .audit import audit as audit_pairs, edited_pairs, plot_pairs
 from .augment import SimCLRViews
 from .core import digest, generator, pick, pick_device, plot_theme, save_record, scale
-from .data import ImageSet, captions_from_labels, load_data
+from .data import ImageSet, Splits, captions_from_labels, load_data
 from .evaluation import encode, few_shot_probe, knn_accuracy, linear_probe
 from .guides import CaptionGuide, EmbeddingCache, Guide, LabelGuide, OpenCLIPGuide, TextInducedGuide, TextTowerGuide, clip_retrieval_cache, read_vocabulary
 from .resampling import STRATEGIES, PairGraph
@@ -89,14 +89,14 @@ def _probe_encoder(encoder, splits, device, seed) -> dict[str, float]:
 # %% ../nbs/35_cli.ipynb #41256dcf
 _IMAGES = 36_000  # images that a demo run sees by default, views not counted: about 15 seconds on two cores
 
-def _demo_data(spec: str, size: int, limit: int | None, seed: int):
-    "The data set of a demo, captioned."
-    splits = load_data(spec, size=size)
-    if limit is not None:
-        keep = torch.randperm(len(splits.train), generator=generator(seed, "limit"))[:limit].sort().values
-        splits = splits._replace(train=splits.train.subset(keep))
-    if not any(splits.train.captions) and len(splits.train.classes): splits = splits._replace(train=captions_from_labels(splits.train))
-    return splits
+def _demo_data(spec: str, size: int, limit: int | None, seed: int) -> Splits:
+    "The data set of a demo, captioned. Raises `ValueError` where there is nothing to tell apart."
+    train, test = load_data(spec, size=size)
+    if len(train.classes) < 2: raise ValueError(f"data: the demo compares accuracies, so it needs labelled images of two classes or more; {spec!r} has {len(train.classes)}. Expected a folder with one subfolder a class")
+    if limit is not None: train = train.subset(torch.randperm(len(train), generator=generator(seed, "limit"))[:limit].sort().values)
+    if not any(train.captions): train = captions_from_labels(train)
+    print(f"data    {train.name}: {len(train)} training and {len(test)} test images of {len(train.classes)} classes, {size} x {size}")
+    return Splits(lambda: train, lambda: test)
 
 # %% ../nbs/35_cli.ipynb #6ac5168c
 def _demo_runs(guide: Guide, train: ImageSet, seeds: int) -> list[tuple[str, str, Guide | None, int]]:
@@ -127,29 +127,12 @@ def demo(
     if seeds < 1: raise ValueError(f"seeds: expected at least 1, got {seeds}")
     splits = _demo_data(data, size, limit, seed=0)
     train = splits.train
-    if len(train.classes) < 2: raise ValueError(f"data: the demo compares accuracies, so it needs labelled images of two classes or more; {data!r} has {len(train.classes)}. Expected a folder with one subfolder a class")
-    print(f"data    {train.name}: {len(train)} training and {len(splits.test)} test images of {len(train.classes)} classes, {size} x {size}")
     teacher, facts = _demo_guide(guide, splits, captioned, guide_epochs, device, folder)
     config = PretrainConfig(encoder=encoder, width=width, epochs=epochs or max(1, round(_IMAGES / len(train))), batch_size=min(batch_size, len(train)), device=device)
     config = replace(config, augment=SimCLRViews(size, crop_scale=(0.3, 1.0), flip=0.0 if data == "digits" else 0.5), checkpoint_every=config.epochs)
-    print(f"runs    {config.epochs} epochs of {config.encoder}, batch {config.batch_size}, {config.precision} precision, {seeds} seeds each")
-    table, histories, encoders = [dict(row="the guide itself", seed=0, **facts["accuracy"])] if facts["accuracy"] else [], {}, {}
-    for seed in range(seeds):
-        random = build_model(replace(config, seed=seed), size).encoder
-        table.append(dict(row="random encoder", seed=seed, **_probe_encoder(random, splits, pick_device(device), seed)))
-        encoders.setdefault("random encoder", random)
-    for row, strategy, teacher_of_run, seed in _demo_runs(teacher, train, seeds):
-        run = replace(config, strategy=strategy, seed=seed)
-        result = _demo_run(run, train, teacher_of_run, folder)
-        table.append(dict(row=row, seed=seed, **_probe_encoder(result.encoder, splits, pick_device(device), seed), seconds=result.seconds))
-        histories[row, seed], encoders[row] = result.history, encoders.get(row, result.encoder)
-        print(f"        {row}, seed {seed}: " + ", ".join(f"{title} {table[-1][k]:.1f} %" for k, title in _ACCURACIES.items()))
-    table = pd.DataFrame(table)
-    results = dict(runs=table.astype(object).where(table.notna(), None).to_dict("records"), guide=facts,
-                   history=[dict(row=row, seed=seed, loss=[e["loss"] for e in h]) for (row, seed), h in histories.items()])
+    table, histories, encoders = _demo_train(config, splits, teacher, facts, seeds, folder)
     arguments = dict(data=data, guide=guide, captioned=captioned, guide_epochs=guide_epochs, seeds=seeds, epochs=epochs, limit=limit, size=size, batch_size=batch_size, encoder=encoder, width=width, device=device)
-    command = "chs demo " + " ".join(f"--{k} {v}" for k, v in arguments.items() if v != inspect.signature(demo).parameters[k].default)
-    save_record(folder / "results.json", command.strip(), arguments | {"run": asdict(config), "train": len(train), "test": len(splits.test)}, results, time.perf_counter() - began)
+    _demo_record(arguments, config, splits, table, histories, facts, folder, time.perf_counter() - began)
     _demo_figures(table, histories, encoders, splits, teacher, config, folder)
     print("\n" + demo_table(table).to_string() + "\n\n" + _reading(table, facts))
     print(f"\n{time.perf_counter() - began:.0f} s. Table, figures and results.json are in {folder.resolve()}")
@@ -170,6 +153,31 @@ def _demo_run(config: PretrainConfig, train: ImageSet, guide: Guide | None, fold
     "One run, in a folder of its own; if it finished there before, it is loaded."
     key = digest(json.dumps(asdict(config), sort_keys=True), guide.name if guide else "", train.fingerprint)[:8]
     return pretrain(config, train, guide, folder / "runs" / f"{config.strategy}-{config.seed}-{key}", command="chs demo")
+
+# %% ../nbs/35_cli.ipynb #c92e7f15
+def _demo_train(config: PretrainConfig, splits: Splits, teacher: Guide, facts: dict, seeds: int, folder: Path) -> tuple[pd.DataFrame, dict, dict]:
+    "A row of accuracies a run; histories by (row, seed); an encoder by row."
+    print(f"runs    {config.epochs} epochs of {config.encoder}, batch {config.batch_size}, {config.precision} precision, {seeds} seeds each")
+    device = pick_device(config.device)
+    table, histories, encoders = [dict(row="the guide itself", seed=0, **facts["accuracy"])] if facts["accuracy"] else [], {}, {}
+    for seed in range(seeds):
+        random = build_model(replace(config, seed=seed), config.augment.size).encoder
+        table.append(dict(row="random encoder", seed=seed, **_probe_encoder(random, splits, device, seed)))
+        encoders.setdefault("random encoder", random)
+    for row, strategy, guide, seed in _demo_runs(teacher, splits.train, seeds):
+        result = _demo_run(replace(config, strategy=strategy, seed=seed), splits.train, guide, folder)
+        table.append(dict(row=row, seed=seed, **_probe_encoder(result.encoder, splits, device, seed), seconds=result.seconds))
+        histories[row, seed], encoders[row] = result.history, encoders.get(row, result.encoder)
+        print(f"        {row}, seed {seed}: " + ", ".join(f"{title} {table[-1][k]:.1f} %" for k, title in _ACCURACIES.items()))
+    return pd.DataFrame(table), histories, encoders
+
+# %% ../nbs/35_cli.ipynb #d04f6b83
+def _demo_record(arguments: dict, config: PretrainConfig, splits: Splits, table: pd.DataFrame, histories: dict, facts: dict, folder: Path, seconds: float) -> None:
+    "Write the demo's results.json."
+    results = dict(runs=table.astype(object).where(table.notna(), None).to_dict("records"), guide=facts,
+                   history=[dict(row=row, seed=seed, loss=[e["loss"] for e in h]) for (row, seed), h in histories.items()])
+    command = "chs demo " + " ".join(f"--{k} {v}" for k, v in arguments.items() if v != inspect.signature(demo).parameters[k].default)
+    save_record(folder / "results.json", command.strip(), arguments | {"run": asdict(config), "train": len(splits.train), "test": len(splits.test)}, results, seconds)
 
 # %% ../nbs/35_cli.ipynb #c56bf016
 _ACCURACIES = {"linear": "linear", "few_shot": "few-shot (5 labels a class)", "knn": "kNN"}
@@ -289,7 +297,7 @@ def _demo_figures(runs, histories, encoders, splits, guide, config, folder: Path
 
 # %% ../nbs/35_cli.ipynb #837c8cea
 def _split(spec: str, split: str, size: int) -> ImageSet:
-    "One split of a data set."
+    "One split of a data set; the other one is not made."
     return getattr(load_data(spec, size=size), pick("split", split, dict(train="train", test="test")))
 
 def embed(
@@ -340,10 +348,15 @@ def audit(
     print("\n".join(found.advice) + f"\n\nThe page is {found.save(out).resolve()}")
 
 # %% ../nbs/35_cli.ipynb #e0d00e7e
+def _source_size(views: int) -> int:
+    "Side of the images for views of this side, both in pixels."
+    return views if views <= 64 else round(views * 8 / 7)
+
 def pretrain_command(
     config: PretrainConfig, # the run; its fields are flags of their own
     data: str, # shapes, digits, folder:PATH, webdataset:PATTERN, hf:PATH, cifar10:ROOT, cifar100:ROOT, stl10:ROOT
     guide: str | None = None, # captions, captions:FILE, openclip:MODEL/PRETRAINED, texts:MODEL/PRETRAINED, induced, induced:MODEL/PRETRAINED, cache:FOLDER, clip-retrieval:FOLDER or labels:NOISE; needed by every strategy but SimCLR
+    size: int | None = None, # side of the images that views are cropped from, in pixels; a cache must come from images of this size; None: that of the views up to 64, else 8/7 of it (views of 224 from images of 256)
     out: str = "runs/pretrain", # folder of checkpoints, metrics, record and figure; a run found there is resumed
     captioned: float = 0.2, # share of the images whose captions the caption guide sees, in (0, 1]
     dry_run: bool = False, # only measure some steps on this machine, and print the run's hours and memory
@@ -351,7 +364,7 @@ def pretrain_command(
     allow_changes: bool = False, # resume although settings, data or guide are not those of the run in the folder
 ) -> None:
     "One training run, in one process or in all that were launched."
-    images = _split(data, "train", config.augment.size)
+    images = _split(data, "train", size or _source_size(config.augment.size))
     teacher = make_guide(guide, images, captioned, device=config.device) if guide else None
     main_process = os.environ.get("RANK", "0") == "0"
     if dry_run:
@@ -369,6 +382,7 @@ def _report(result: PretrainResult, folder: Path) -> None:
     if result.breakdown is not None: print(result.breakdown.assign(share=result.breakdown.share.map("{:.1%}".format)).round(2).to_string())
     print(f"loss {result.history[-1]['loss']:.3f} after {result.seconds:.0f} s. Checkpoints, record, metrics and curves are in {folder.resolve()}")
 
+# %% ../nbs/35_cli.ipynb #f61b0c97
 def export(
     checkpoint: str, # a checkpoint of `chs pretrain`, or the folder of its run
     out: str, # folder to write: weights, model card, and timm's config.json where timm has the architecture
@@ -488,6 +502,7 @@ def build_parser():
         commands.add_subcommand(name, command, help=function.__doc__)
     return parser
 
+# %% ../nbs/35_cli.ipynb #ba7749e1
 def main(
     arguments: list[str] | None = None, # the command line; None reads that of the process
 ) -> int: # exit code: 0 done, 1 failed on the way, 2 wrong input, 130 interrupted

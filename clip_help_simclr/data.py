@@ -13,10 +13,10 @@ import os
 import re
 import tarfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from glob import glob
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -49,6 +49,7 @@ class Batch(NamedTuple):
     numbers: Int64[Tensor, "b"] # positions in the data set; on the CPU, as such an index works on every device
     images: UInt8[Tensor, "b 3 size size"] # on the device asked for
     labels: Int64[Tensor, "b"] # on the device asked for; -1 where unknown
+    companions: UInt8[Tensor, "b 3 size size"] | None = None # an image that goes with each, if asked for; on the device asked for
 
 # %% ../nbs/30_data.ipynb #18a9a5bd
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -145,10 +146,19 @@ class TensorSet(ImageSet):
         return replace(self, images=self.images.to(device))
 
 # %% ../nbs/30_data.ipynb #c553c44f
-class Splits(NamedTuple):
-    "A data set's two parts."
-    train: ImageSet # to pretrain on, and to fit the probe
-    test: ImageSet # to measure on
+@dataclass
+class Splits:
+    "A data set's two parts, each made when it is first asked for: `splits.train`, `splits.test`, or `train, test = splits`."
+    make_train: Callable[[], ImageSet] # makes the images to pretrain on, and to fit the probe
+    make_test: Callable[[], ImageSet] # makes those to measure on
+
+    @cached_property
+    def train(self) -> ImageSet: return self.make_train()
+
+    @cached_property
+    def test(self) -> ImageSet: return self.make_test()
+
+    def __iter__(self) -> Iterator[ImageSet]: return iter((self.train, self.test))
 
 # %% ../nbs/30_data.ipynb #e93d5b75
 def captions_from_labels(
@@ -361,8 +371,8 @@ def _check_shares(shares: Mapping[str, float]) -> None:
 
 # %% ../nbs/30_data.ipynb #53d65987
 @dataclass(frozen=True)
-class ShapesWorld:
-    "A distribution over (image, caption) pairs in which everything is known exactly."
+class _ShapesKnobs:
+    "The knobs of a `ShapesWorld`."
     named: Mapping[str, float] = field(default_factory=lambda: dict(shape=0.9, colour=0.6, size=0.4, position=0.4, texture=0.4, background=0.3)) # probability that a caption names each factor; a factor left out is never named
     caption_noise: float = 0.0 # probability that a named factor is named wrongly, by any other value
     nuisance: float = 0.0 # strength of a grating that all views of an image share, from 0 (none) to 1
@@ -374,6 +384,9 @@ class ShapesWorld:
         for name in (*self.named, self.label): pick("factor of the shapes", name, _FACTORS)
         _check_shares(dict(self.named, caption_noise=self.caption_noise, nuisance=self.nuisance))
 
+# %% ../nbs/30_data.ipynb #ad3e5f72
+class ShapesWorld(_ShapesKnobs):
+    "A distribution over (image, caption) pairs in which everything is known exactly."
     def draw(
         self,
         numbers: Int64[Tensor, "n"], # which images
@@ -494,7 +507,7 @@ def shapes(
     world: ShapesWorld = ShapesWorld(), # the knobs
 ) -> Splits: # of `TensorSet`s
     "Train and test images of one world. Test images are numbers of their own, and 11,520 combinations of factors with random looks do not repeat."
-    return Splits(world.data(n_train), world.data(n_test, first=_TEST_NUMBERS))
+    return Splits(lambda: world.data(n_train), lambda: world.data(n_test, first=_TEST_NUMBERS))
 
 # %% ../nbs/30_data.ipynb #d9835aee
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -549,7 +562,7 @@ def digits(
         images, looks = _composites(torch.from_numpy(source.images).float()[which] / 16, numbers, size, seed)
         captions = _digit_captions(labels.tolist(), looks, _uniform(numbers, 4, seed, "digits", "captions"))
         return TensorSet(name="digits", classes=_DIGITS, labels=labels, captions=captions, caption_source="the labels, with size, colour and place", size=size, images=images)
-    return Splits(composites(range(1297), 4), composites(range(1297, 1797), 2))
+    return Splits(lambda: composites(range(1297), 4), lambda: composites(range(1297, 1797), 2))
 
 # %% ../nbs/30_data.ipynb #366e526c
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -597,28 +610,30 @@ def _decode(file: str | os.PathLike | BinaryIO, size: int) -> UInt8[Tensor, "3 s
             image = image.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
         return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
 
-# %% ../nbs/30_data.ipynb #abcad39d
+# %% ../nbs/30_data.ipynb #7c0e51aa
 class _Reads(Dataset):
     "For loader processes: item k is group k of numbers, its images, and what could not be read."
     def __init__(self, data: ImageSet, groups: Sequence[Int64[Tensor, "b"]]): self.data, self.groups = data, groups
     def __len__(self) -> int: return len(self.groups)
     def __getitem__(self, k: int) -> tuple[Tensor, Tensor, dict[int, str]]: return self.groups[k], *self.data.read(self.groups[k])
 
+def _ends(data: EncodedSet, number: int) -> str:
+    "Digest of an encoded image's length, beginning and end."
+    with data._open(number) as f:
+        head, length = f.read(4096), f.seek(0, os.SEEK_END)
+        f.seek(max(0, length - 4096))
+        return digest(length, head, f.read())
+
+# %% ../nbs/30_data.ipynb #abcad39d
 @dataclass(eq=False, repr=False, kw_only=True)
 class EncodedSet(ImageSet):
     "A data set whose images are decoded when they are asked for; a subclass says where the encoded ones are."
     def _open(self, number: int) -> AbstractContextManager[BinaryIO]: raise NotImplementedError
 
-    def _ends(self, number: int) -> str:
-        with self._open(number) as f:
-            head, length = f.read(4096), f.seek(0, os.SEEK_END)
-            f.seek(max(0, length - 4096))
-            return digest(length, head, f.read())
-
     @cached_property
     def fingerprint(self) -> str:
         "Digest of size, labels, classes, captions, ids, and each encoded image's length, beginning and end."
-        return digest(self.size, self.labels, json.dumps([self.classes, self.captions, self.ids]), *map(self._ends, range(len(self))))
+        return digest(self.size, self.labels, json.dumps([self.classes, self.captions, self.ids]), *[_ends(self, number) for number in range(len(self))])
 
     def read(self, numbers: Int64[Tensor, "b"]) -> tuple[UInt8[Tensor, "b 3 size size"], dict[int, str]]:
         "Decode the images of these numbers: images on the CPU, black where one cannot be decoded; and why, by number."
@@ -681,6 +696,10 @@ def _load(
     warnings.warn(f"skipped {len(failed)} of {len(data)} images of {data.name} that cannot be read, e.g. {first}", stacklevel=3)
     return replace(held.subset(torch.tensor([i for i, name in enumerate(data.ids) if name not in failed])), skipped=failed)
 
+def _loaded(train: EncodedSet, test: EncodedSet, *options) -> Splits:
+    "Both parts, each decoded by `_load` with these options once it is asked for."
+    return Splits(lambda: _load(train, *options), lambda: _load(test, *options))
+
 # %% ../nbs/30_data.ipynb #517ef993
 _LAYOUT = "Expected images as PATH/train/<class>/*.jpg and PATH/test/<class>/*.jpg, or PATH/<class>/*.jpg, or PATH/*.jpg (jpg, jpeg, png, webp, bmp)"
 
@@ -718,9 +737,8 @@ def image_folder(
     if held_out and root == path: raise FileNotFoundError(f"data: {str(path)!r} has {held_out.name}/ but no train/. {_LAYOUT}")
     train = _file_set(root, path.name, size)
     if held_out: test = _file_set(held_out, path.name, size, train.classes)
-    else:
-        train, test = _fifth(train)
-    return Splits(*[_load(part, memory, strict, workers, progress) for part in (train, test)])
+    else: train, test = _fifth(train)
+    return _loaded(train, test, memory, strict, workers, progress)
 
 # %% ../nbs/30_data.ipynb #e786c9d1
 def torchvision_set(
@@ -736,7 +754,7 @@ def torchvision_set(
     try: sets = [make(str(root), download=download, **split) for split in splits]
     except RuntimeError as error:
         raise FileNotFoundError(f"data: {name} is not under {str(root)!r} ({error}). Pass download=True to fetch it, or give the folder that holds torchvision's files") from None
-    return Splits(*[_from_torchvision(name, part, size) for part in sets])
+    return Splits(*[partial(_from_torchvision, name, part, size) for part in sets])
 
 def _from_torchvision(name: str, source: Dataset, size: int | None) -> TensorSet:
     "A torchvision set's arrays, as they lie in its attributes `data` and `targets` or `labels`."
@@ -827,7 +845,7 @@ def tar_shards(
     parts = [_tar_set(part, size) for part in pattern.split("::")]
     train, test = parts if len(parts) == 2 else _fifth(parts[0])
     classes = max(train.classes, test.classes, key=len)
-    return Splits(*[_load(replace(part, classes=classes), memory, strict, workers, progress) for part in (train, test)])
+    return _loaded(replace(train, classes=classes), replace(test, classes=classes), memory, strict, workers, progress)
 
 # %% ../nbs/30_data.ipynb #84bd5e7e
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -875,7 +893,7 @@ def hugging_face(
         held_out = next((name for name in ("test", "validation", "valid", "val") if name in found), None)
         if "train" not in found or held_out is None: raise ValueError(f"data: {path!r} has the splits {list(found)}. Expected train, and test or validation")
         train, test = (_from_hugging_face(Path(path).name, found[part], size) for part in ("train", held_out))
-    return Splits(*[_load(part, memory, strict, workers, progress) for part in (train, test)])
+    return _loaded(train, test, memory, strict, workers, progress)
 
 # %% ../nbs/30_data.ipynb #66e8d0de
 def load_data(
@@ -912,6 +930,7 @@ def batches(
     among: Int64[Tensor, "m"] | None = None, # numbers of the images to go through; None: all
     skip: int = 0, # batches to leave out at the beginning, without reading their images
     share: tuple[int, int] = (0, 1), # (k, of): of each batch only the k-th of so many nearly equal parts
+    companion: Int64[Tensor, "n"] | None = None, # for each image of the data set the number of another, whose image shall come with it
 ) -> Iterator[Batch]: # every image once
     "Go through a data set once. Raises `ValueError` for a batch size below 1, and for an image that cannot be read."
     if batch_size < 1: raise ValueError(f"batch_size: {batch_size}. Give at least 1")
@@ -920,7 +939,9 @@ def batches(
     groups = [group for group in order.split(batch_size) if len(group) == batch_size or (len(group) and not drop_last)]
     groups = [group.tensor_split(share[1])[share[0]] for group in groups[skip:]]
     pinned = device is not None and torch.device(device).type == "cuda"
-    for numbers, images, failures in data.reads(groups, workers, pinned):
-        if failures: data.batch(numbers) # raises
+    wanted = groups if companion is None else [torch.cat([group, companion[group]]) for group in groups]
+    for numbers, (every, images, failures) in zip(groups, data.reads(wanted, workers, pinned)):
+        if failures: data.batch(every) # raises
         images = images.to(device or images.device, non_blocking=True)
-        yield Batch(numbers, images, data.labels[numbers].to(images.device))
+        own, others = images[:len(numbers)], None if companion is None else images[len(numbers):]
+        yield Batch(numbers, own, data.labels[numbers].to(images.device), others)

@@ -266,7 +266,7 @@ class _Checked(_Rows):
     ) -> None:
         "Raises `ValueError` unless the rows were made from this data set, and by this guide."
         if data.fingerprint != self.fingerprint:
-            raise ValueError(f"data: the cache of {self.name} was built for another data set ({len(self)} images, fingerprint {self.fingerprint[:12]}; here {len(data)}, {data.fingerprint[:12]}). Build it anew for this one")
+            raise ValueError(f"data: the cache of {self.name} was built for another data set ({len(self)} images, fingerprint {self.fingerprint[:12]}; here {len(data)}, {data.fingerprint[:12]}). Build it anew for this one, or read these images at the size at which those were read (--size)")
         wanted = self.name if guide is None else guide if isinstance(guide, str) else guide.name
         if wanted != self.name: raise ValueError(f"guide: the cache holds rows of {self.name}, not of {wanted}. Build it anew with that guide")
 

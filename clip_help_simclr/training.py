@@ -540,11 +540,9 @@ def _neighbours(run: _Run) -> float:
 # %% ../nbs/33_training.ipynb #9a86cb1d
 def _step_views(run: _Run, batch: Batch) -> Float[Tensor, "n 3 size size"]:
     "The views of a step, view-major: of the images, or of the images and, last, one of each image's neighbour."
-    config, neighbours = run.config, run.guidance.neighbours
+    config, neighbours = run.config, batch.companions
     views = _views(config, batch.images, "views", run.step, run.share, config.views - (neighbours is not None))
-    if neighbours is not None:
-        images = run.data.batch(neighbours[batch.numbers]).to(run.device)
-        views = torch.cat([views, _views(config, images, "neighbours' views", run.step, run.share, 1)])
+    if neighbours is not None: views = torch.cat([views, _views(config, neighbours, "neighbours' views", run.step, run.share, 1)])
     return views.contiguous(memory_format=torch.channels_last)
 
 def _one_step(run: _Run, batch: Batch) -> None:
@@ -570,7 +568,7 @@ def _one_step(run: _Run, batch: Batch) -> None:
 def _epoch_batches(run: _Run, epoch: int) -> Iterator[Batch]:
     "The own shares of what is left of an epoch's batches."
     config, order = run.config, generator(run.config.seed, "order", epoch)
-    return batches(run.data, config.batch_size, among=run.guidance.usable, generator=order, drop_last=True, device=run.device, workers=config.workers, skip=run.step % run.per_epoch, share=run.share)
+    return batches(run.data, config.batch_size, among=run.guidance.usable, generator=order, drop_last=True, device=run.device, workers=config.workers, skip=run.step % run.per_epoch, share=run.share, companion=run.guidance.neighbours)
 
 # %% ../nbs/33_training.ipynb #e0649037
 def _one_epoch(run: _Run, bar: tqdm, pressed: list) -> None:
@@ -694,9 +692,11 @@ def pretrain(
     run.prepare()
     if run.folder and run.accelerator.is_main_process: _tidy(run)
     bar = tqdm(total=run.steps * config.batch_size, initial=run.step * config.batch_size, unit=" images", unit_scale=True, desc=config.strategy, disable=not run.progress, mininterval=0.5)
-    with bar, _interruptible() as pressed, _explained(run, pressed):
-        while run.step < run.steps: _one_epoch(run, bar, pressed)
-    for tracker in run.accelerator.trackers: tracker.finish()
+    try:
+        with bar, _interruptible() as pressed, _explained(run, pressed):
+            while run.step < run.steps: _one_epoch(run, bar, pressed)
+    finally:
+        for tracker in run.accelerator.trackers: tracker.finish()
     if run.folder and run.accelerator.is_main_process: save_record(run.folder / "record.json", command, run.facts["config"] | dict(data=data.name, guide=guide and guide.name, processes=run.share[1]), run.history, run.seconds)
     run.accelerator.wait_for_everyone()
     return PretrainResult(run.accelerator.unwrap_model(run.trained, keep_fp32_wrapper=False), run.history, run.seconds, run.clock.table() if profile else None)

@@ -119,7 +119,8 @@ def _write(path: str | os.PathLike, command: str, rows: list[dict]) -> None:
 # %% ../nbs/36_trials.ipynb #bc58a4b2
 def _cifar10(train: int | None) -> Splits:
     if not (spec := os.environ.get("CHS_CIFAR10")): raise ValueError("CHS_CIFAR10: the environment variable is not set. Expected where CIFAR-10 is: folder:PATH (train/ and test/ with a folder a class) or cifar10:ROOT (torchvision's files)")
-    return Splits(*map(captions_from_labels, load_data(spec, size=32)))
+    splits = load_data(spec, size=32)
+    return Splits(lambda: captions_from_labels(splits.train), lambda: captions_from_labels(splits.test))
 
 _DATA: dict[str, Callable[[dict | None, int | None], Splits]] = {
     "digits": lambda world, train: digits(),
@@ -133,7 +134,7 @@ def _splits(data: str, world: str, train: int | None) -> Splits:
     if train is None or len(splits.train) == train: return splits
     if train > len(splits.train): raise ValueError(f"train: {train} images were asked for, {data} has {len(splits.train)}. Ask for fewer")
     chosen = torch.randperm(len(splits.train), generator=generator(0, "training images"))[:train].sort().values
-    return splits._replace(train=splits.train.subset(chosen))
+    return Splits(lambda: splits.train.subset(chosen), lambda: splits.test)
 
 # %% ../nbs/36_trials.ipynb #bb961fd3
 def _caption_guide(data: ImageSet, share: float, seed: int, steps: int) -> Guide:

@@ -45,16 +45,42 @@ def test_exit_codes(capsys):
         assert "Traceback" not in capsys.readouterr().err
 
 
-def test_tensorboard(tmp_path):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    tracked = [*RUN[:-1], "tensorboard", "--out", "run", "--log_every", "4", "--checkpoint_minutes", "0"]
+MEASURES = {"loss", "lr", "positive", "negative", "alignment", "uniformity", "effective_rank", "dropped", "knn", "images_per_second"}
+
+
+def interrupted_and_resumed(tracker):
+    "Two epochs of ten steps, measured every fourth; interrupted after the first epoch and started again."
+    tracked = [*RUN[:-1], tracker, "--out", "run", "--log_every", "4", "--checkpoint_minutes", "0", "--epochs", "2"]
     from clip_help_simclr.training import _one_step as step
     def interrupted(run, batch):
         step(run, batch)
         if run.step == 10: raise KeyboardInterrupt
-    with patch("clip_help_simclr.training._one_step", interrupted): assert main([*tracked, "--epochs", "2"]) == 130
-    assert main([*tracked, "--epochs", "2"]) == 0
+    with patch("clip_help_simclr.training._one_step", interrupted): assert main(tracked) == 130
+    assert main(tracked) == 0
+
+
+def test_tensorboard(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    interrupted_and_resumed("tensorboard")
     events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
-    assert {"loss", "lr", "positive", "negative", "alignment", "uniformity", "effective_rank", "dropped", "knn", "images_per_second"} <= set(events.Tags()["scalars"])
+    assert MEASURES <= set(events.Tags()["scalars"])
     assert [e.step for e in events.Scalars("loss")] == [0, 4, 8, 10, 14, 18]  # measured twice at no step
+
+
+def test_wandb(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logged, log = [], wandb.Run.log
+    def spy(run, values, step=None, **options):
+        logged.append((run.id, dict(run.config), step, values))
+        return log(run, values, step=step, **options)
+    monkeypatch.setattr(wandb.Run, "log", spy)
+    interrupted_and_resumed("wandb")
+    assert wandb.run is None  # finished, both times
+    assert len({run for run, *_ in logged}) == 1  # the second start goes on with the first one's run
+    assert all(config["width"] == 4 and config["augment"]["size"] == 32 for _, config, *_ in logged)
+    assert [step for *_, step, values in logged if "loss" in values] == [0, 4, 8, 10, 14, 18]
+    assert MEASURES <= {name for *_, values in logged for name in values}
+    assert len(list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))) == 2  # what `wandb sync` uploads

@@ -20,6 +20,7 @@ ROWS: dict[str, tuple[str, str | None]] = { # row: strategy, guide
     "untrained": ("untrained", None), "SimCLR": ("SimCLR", None),
     **{name: (name, _GUIDED) for name in ("AddNewPositive", "DropFalsePositive", "DropFalseNegative", "DropEasyNegative")},
     "Add + DropFalseNegative": ("AddNewPositive + DropFalseNegative", _GUIDED),
+    "Add, guide on the views": ("AddNewPositive + DropFalsePositive(ratio=0)", _GUIDED),
     "all four": ("AddNewPositive + DropFalsePositive + DropFalseNegative + DropEasyNegative", _GUIDED),
     "Add, text-induced guide": ("AddNewPositive", "induced:0.2"),
     "Add, label guide": ("AddNewPositive", "labels:0"),

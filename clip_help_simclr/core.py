@@ -10,8 +10,8 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -113,14 +113,14 @@ def atomic_path(
     "Yields a temporary path beside `path`; it becomes `path` if the block succeeds, and is removed if it does not."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    part.touch(exist_ok=False) # readable by whom the user's umask says, which files of `tempfile` are not
     try:
-        yield Path(name)
-        with open(name, "rb+") as f: os.fsync(f.fileno())
-        os.replace(name, path)
+        yield part
+        with open(part, "rb+") as f: os.fsync(f.fileno())
+        os.replace(part, path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 def write_atomic(
     path: str | os.PathLike, # where the file shall be

@@ -484,7 +484,7 @@ def _advise_add(n: dict) -> tuple[str, str]:
     if chance >= 1: return "cannot be told", "all labelled images have one class."
     guide, shown, low, high = (kappa(share, chance) for share in (p, plain["accuracy"], *ends))
     facts = f"an added positive has the anchor's class in {_percent(p)} of cases ({_percent(*ends)}), against {_percent(chance)} by chance (κ = {guide:.2f}) and {_percent(plain['right'])} for the nearest image by pixels. Pixels classify {_percent(plain['accuracy'])} of the images" + (f", and {_percent(views)} of the augmented views. " if views is not None else ". ")
-    if shown <= 0.4: needed, why = 0.8, "Pixels hardly show the class, so it is slow to learn"
+    if shown <= 0.4: needed, why = 0.7, "Pixels hardly show the class, so it is slow to learn"
     elif views is None and guide > 0.15: return "cannot be told", facts + "Whether the augmentation keeps what pixels show of the class decides here. Audit with the augmentation."
     elif views is not None and kappa(views, chance) >= 0.65 * shown: return "should not help", facts + "The augmentation keeps what shows the class, so SimCLR finds it alone; in such trial worlds not even good guides helped. To gain from a guide, ask it for something that views lose."
     else: needed, why = 0.15, "The augmentation removes what shows the class, and a guide can bring it back" if views is not None else "Even if the augmentation removed what shows the class, the guide would know too little of it"

@@ -13,11 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from io import BytesIO
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,7 +35,7 @@ from ..core import Scale, generator
 from ..data import ImageSet, _decode, shapes
 from ..evaluation import Interval, seed_interval
 from ..guides import EmbeddingCache, _approximate
-from ..training import PretrainConfig, _epoch_batches, _one_step, _Run, build_model, dry_run
+from ..training import Clock, PretrainConfig, _epoch_batches, _one_step, _Run, build_model
 from ..trials import Trial, Verdict
 
 # %% auto #0
@@ -101,7 +101,7 @@ class LossTrial(Trial):
     def run(self):
         z, found = tasks(self.n, self.d, self.d_g)
         losses = {name: found[loss][candidate] for name, (loss, candidate) in LOSSES.items()}
-        return dict(milliseconds=race(losses, z, self.repeats), products=gemm_floor(self.n, self.d, self.d_g, repeats=5)["a band"])
+        return dict(milliseconds=race(losses, z, self.repeats, time.process_time), products=gemm_floor(self.n, self.d, self.d_g, 5, time.process_time)["a band"])
 
 # %% ../../nbs/experiments/56_scaling.ipynb #b04d8e75
 @dataclass(frozen=True)
@@ -142,7 +142,17 @@ class StepTrial(Trial):
 
     def run(self):
         data = _kept_images(8192)
-        return dict(milliseconds=dry_run(_config(self.width, self.batch), data, _random_rows(data), self.steps).breakdown.milliseconds.to_dict())
+        run = _Run(_config(self.width, self.batch), data, _random_rows(data), None, True, False)
+        run.prepare()
+        everything = chain.from_iterable(_epoch_batches(run, epoch) for epoch in count(1))
+        for counted in (3, self.steps):
+            run.clock = _CPUClock(run.device)
+            for batch in islice(run.clock.waiting(everything), counted): _one_step(run, batch)
+        return dict(milliseconds=run.clock.table().milliseconds.to_dict())
+
+class _CPUClock(Clock):
+    "Counts the time that the processor worked for this process."
+    def _now(self): return time.process_time()
 
 # %% ../../nbs/experiments/56_scaling.ipynb #f3a05c6e
 @dataclass(frozen=True)
@@ -208,10 +218,13 @@ class EmbedTrial(Trial):
     def run(self):
         data, guide = _images(self.images), _tower()
         with tempfile.TemporaryDirectory() as folder:
-            began = time.perf_counter()
-            cache = EmbeddingCache.build(guide, data, Path(folder, "cache"), "float16", progress=False)
-            seconds = time.perf_counter() - began
+            cache, seconds = _timed(lambda: EmbeddingCache.build(guide, data, Path(folder, "cache"), "float16", workers=0, progress=False))
             return dict(seconds=seconds, images_per_second=self.images / seconds, dim=cache.rows.shape[1], disk=sum(f.stat().st_size for f in cache.folder.iterdir()))
+
+def _timed(function: Callable[[], Any]) -> tuple[Any, float]:
+    "What a function returns, and seconds of the processor that it took."
+    began = time.process_time()
+    return function(), time.process_time() - began
 
 @lru_cache(1)
 def _tower():
@@ -241,9 +254,8 @@ class DecodeTrial(Trial):
 
     def run(self):
         file = _photograph()
-        began = time.perf_counter()
-        for _ in range(self.files): _decode(BytesIO(file), self.size)
-        return dict(files_per_second=self.files / (time.perf_counter() - began), bytes=len(file))
+        _, seconds = _timed(lambda: [_decode(BytesIO(file), self.size) for _ in range(self.files)])
+        return dict(files_per_second=self.files / seconds, bytes=len(file))
 
 def _photograph() -> bytes:
     "A JPEG file that takes about as many bytes as ImageNet's mean, 110 kB: shades at all scales."
@@ -281,20 +293,16 @@ def _made_of(n: int, factors: int | None, dim: int) -> torch.Tensor:
     noise = torch.randn(n, dim, generator=g)
     return noise if factors is None else torch.randn(n, factors, generator=g) @ torch.randn(factors, dim, generator=g) + 0.3 * noise
 
-def _timed(function) -> tuple[Any, float]:
-    began = time.perf_counter()
-    return function(), time.perf_counter() - began
-
 # %% ../../nbs/experiments/56_scaling.ipynb #7c2f1ea9
 @dataclass(frozen=True)
 class ExchangeTrial(Trial):
-    "A step of several processes over gloo: bytes handed to the exchanges by process 0, median milliseconds of a step and of waiting in exchanges."
+    "A step of several processes over gloo. Of process 0: bytes handed to the exchanges, median milliseconds of a step, of its processor's work, and in exchanges."
     processes: int # that share the batch, one thread each
     images: int = 240 # of the batch
     width: int = 16 # of the ConvNet
     strategy: str = "AddNewPositive" # of the loss
     d_g: int = 512 # dimension of the guide
-    steps: int = 5 # counted, after two that warm up
+    steps: int = 7 # counted, after two that warm up
     round: int = 0 # repetition of the trial
     alone: ClassVar[bool] = True
 
@@ -319,14 +327,13 @@ def _work(rank: int, settings: dict, folder: str) -> None:
     config.strategy = trial.strategy
     run = _Run(config, data, _random_rows(data, trial.d_g), None, False, False)
     run.prepare()
-    given, waited, steps = _counted_exchanges(run.trained), [], []
+    given, rows = _counted_exchanges(run.trained), []
     for batch in islice(_epoch_batches(run, 1), trial.steps + 2):
         for name in given: given[name] = 0
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         _one_step(run, batch)
-        steps.append(1e3 * (time.perf_counter() - began))
-        waited.append(given["milliseconds"])
-    found = dict(bytes={name: given[name] for name in ("all_gather", "all_reduce", "gradients")}, step=statistics.median(steps[2:]), exchanges=statistics.median(waited[2:]))
+        rows.append(dict(given, step=1e3 * (time.perf_counter() - began), work=1e3 * (time.process_time() - worked)))
+    found = pd.DataFrame(rows[2:]).median().to_dict()
     if rank == 0: Path(folder, "found.json").write_text(json.dumps(found))
     if trial.processes > 1:
         dist.barrier()
@@ -335,14 +342,14 @@ def _work(rank: int, settings: dict, folder: str) -> None:
 # %% ../../nbs/experiments/56_scaling.ipynb #f69d0a21
 def _counted_exchanges(model: nn.Module) -> dict[str, float]:
     "From now on bytes of each kind of exchange, and milliseconds in all but gradients, are added up in this dictionary."
-    given = dict(all_gather=0, all_reduce=0, gradients=0, milliseconds=0.0)
+    given = dict(all_gather=0, all_reduce=0, gradients=0, exchanges=0.0)
     def counting(name, exchange):
         def counted(*tensors, **options):
             if options: return exchange(*tensors, **options)  # of gradients, which the hook below counts
             given[name] += tensors[-1].nbytes
             began = time.perf_counter()
             done = exchange(*tensors)
-            given["milliseconds"] += 1e3 * (time.perf_counter() - began)
+            given["exchanges"] += 1e3 * (time.perf_counter() - began)
             return done
         return counted
     for name in ("all_gather", "all_reduce"): setattr(dist, name, counting(name, getattr(dist, name)))
@@ -383,27 +390,25 @@ def wire_bytes(
 # %% ../../nbs/experiments/56_scaling.ipynb #8e04c2fb
 _SIZES: dict[str, dict[str, Sequence[int]]] = { # scale: sizes of each kind of trial
     "tiny": dict(loss=[64, 128, 256, 512], memory=[], batch=[32, 64, 128], narrow=[], views=[], embed=[256, 512], rows=[4096], shards=[16], neighbours=[512, 1024, 2048], processes=[1]),
-    "small": dict(loss=[256, 512, 1024, 2048, 4096, 8192, 16_384], memory=[2048, 4096, 8192, 16_384], batch=[64, 128, 256, 512, 1024, 2048, 4096], narrow=[256, 512, 1024, 2048, 4096, 8192], views=[1024, 2048, 4096, 8192],
-                  embed=[2048, 4096, 8192, 16_384, 32_768], rows=[16_384, 65_536, 262_144, 1_048_576], shards=[1, 16, 256, 1024, 6104], neighbours=[4096, 8192, 16_384, 32_768, 65_536], processes=[1, 2, 3, 4])}
+    "small": dict(loss=[256, 512, 1024, 2048, 4096, 8192, 16_384], memory=[2048, 4096, 8192, 16_384], batch=[64, 128, 256, 512, 1024, 2048], narrow=[128, 256, 512, 1024, 2048, 4096], views=[1024, 2048, 4096, 8192],
+                  embed=[1024, 2048, 4096, 8192, 16_384], rows=[16_384, 65_536, 262_144, 1_048_576], shards=[1, 16, 256, 1024, 6104], neighbours=[4096, 8192, 16_384, 32_768, 65_536], processes=[1, 2, 3, 4])}
 _SIZES["full"] = {**_SIZES["small"], "loss": [*_SIZES["small"]["loss"], 32_768, 65_536], "rows": [*_SIZES["small"]["rows"], 10_485_760], "neighbours": [*_SIZES["small"]["neighbours"], 131_072, 262_144]}
 ENCODERS: dict[str, dict] = { # what is counted
     "ConvNet": dict(encoder="convnet", size=32, width=16), "narrow ConvNet": dict(encoder="convnet", size=32, width=4), "ResNet-18": dict(encoder="resnet18", size=224), "ResNet-50": dict(encoder="resnet50", size=224)}
 
 # %% ../../nbs/experiments/56_scaling.ipynb #a96e3f70
 def trials(
-    size: Scale, # tiny: small sizes, once; small: what two CPU cores do in some minutes, up to three times; full: larger ones
+    size: Scale, # tiny: small sizes, once; small: what two CPU cores do in some minutes, some of it twice; full: larger ones
 ) -> list[Trial]:
-    "The grid: what does not measure time first, then all sizes, once a round; a third round only of losses, steps and processes, and neighbours once."
-    sizes, rounds = _SIZES[size.name], size.pick(1, 3, 5)
+    "The grid: counts and memory; processes; losses, steps and embeddings, all sizes once a round; caches and neighbours."
+    sizes = _SIZES[size.name]
     out: list[Trial] = [CountTrial(**network) for network in list(ENCODERS.values())[:size.pick(1, 4, 4)]]
     out += [LossMemoryTrial(strategy, n) for n in sizes["memory"] for strategy in LOSSES] + [StepMemoryTrial(n) for n in sizes["views"]]
-    for k in range(rounds):
+    out += [ExchangeTrial(processes, **size.pick(dict(images=60, width=4, steps=2), {}, {})) for processes in sizes["processes"]]
+    for k in range(size.pick(1, 2, 5)):
         out += [LossTrial(n, repeats=max(1, min(9, 4096 // n)), round=k) for n in sizes["loss"]]
         out += [StepTrial(batch, steps=max(1, min(9, 512 // batch)), round=k) for batch in sizes["batch"]]
         out += [StepTrial(batch, 4, steps=max(1, min(9, 1024 // batch)), round=k) for batch in sizes["narrow"]]
-        out += [ExchangeTrial(processes, round=k, **size.pick(dict(images=60, width=4, steps=2), {}, {})) for processes in sizes["processes"]]
-        if k > 1: continue  # what follows takes medians itself, or long
         out += [EmbedTrial(n, round=k) for n in sizes["embed"]] + [DecodeTrial(round=k, files=size.pick(5, 50, 50))]
-        out += [CacheTrial(n, round=k) for n in sizes["rows"]] + [CacheTrial(16 * n, shard_rows=16, round=k) for n in sizes["shards"]]
-        if k == 0: out += [NeighboursTrial(n, factors) for n in sizes["neighbours"] for factors in (12, None)]
-    return out
+    out += [CacheTrial(n) for n in sizes["rows"]] + [CacheTrial(16 * n, shard_rows=16) for n in sizes["shards"]]
+    return out + [NeighboursTrial(n, factors) for n in sizes["neighbours"] for factors in (12, None) if factors or n <= 16_384]

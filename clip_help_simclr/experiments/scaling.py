@@ -28,7 +28,7 @@ import torch.distributed as dist
 from torch import nn
 
 from ..augment import SimCLRViews
-from ..bench import _resident, gemm_floor, peak_memory, race, tasks
+from ..bench import _resident, gemm_floor, race, tasks
 from ..bench_cache import bench_cache
 from ..cli import make_guide
 from ..core import Scale, generator
@@ -39,9 +39,10 @@ from ..training import Clock, PretrainConfig, _epoch_batches, _one_step, _Run, b
 from ..trials import Trial, Verdict
 
 # %% auto #0
-__all__ = ['LOSSES', 'ENCODERS', 'Curve', 'held_out', 'LossTrial', 'LossMemoryTrial', 'StepTrial', 'CountTrial',
-           'StepMemoryTrial', 'EmbedTrial', 'CacheTrial', 'DecodeTrial', 'NeighboursTrial', 'ExchangeTrial',
-           'step_bytes', 'wire_bytes', 'trials']
+__all__ = ['LOSSES', 'ENCODERS', 'NEIGHBOURS', 'Curve', 'held_out', 'LossTrial', 'StepTrial', 'CountTrial', 'StepMemoryTrial',
+           'EmbedTrial', 'CacheTrial', 'DecodeTrial', 'NeighboursTrial', 'ExchangeTrial', 'step_bytes', 'wire_bytes',
+           'trials', 'measured', 'step_parts', 'exponent', 'crossing', 'model_errors', 'Machine', 'loss_flops',
+           'loss_overhead', 'predict_training', 'predict_embeddings', 'verdicts']
 
 # %% ../../nbs/experiments/56_scaling.ipynb #5d20c7e6
 @dataclass(frozen=True)
@@ -102,17 +103,6 @@ class LossTrial(Trial):
         z, found = tasks(self.n, self.d, self.d_g)
         losses = {name: found[loss][candidate] for name, (loss, candidate) in LOSSES.items()}
         return dict(milliseconds=race(losses, z, self.repeats, time.process_time), products=gemm_floor(self.n, self.d, self.d_g, 5, time.process_time)["a band"])
-
-# %% ../../nbs/experiments/56_scaling.ipynb #b04d8e75
-@dataclass(frozen=True)
-class LossMemoryTrial(Trial):
-    "What one forward and backward pass of a loss needs beyond input and gradient, in a fresh process."
-    strategy: str # a key of `LOSSES`
-    n: int # rows
-    d: int = 128 # dimension of the projections
-    d_g: int = 512 # dimension of the guide
-
-    def run(self): return dict(MiB=peak_memory(self.n, *LOSSES[self.strategy], self.d, self.d_g))
 
 # %% ../../nbs/experiments/56_scaling.ipynb #d5b83f19
 def _images(n: int) -> ImageSet:
@@ -389,26 +379,208 @@ def wire_bytes(
 
 # %% ../../nbs/experiments/56_scaling.ipynb #8e04c2fb
 _SIZES: dict[str, dict[str, Sequence[int]]] = { # scale: sizes of each kind of trial
-    "tiny": dict(loss=[64, 128, 256, 512], memory=[], batch=[32, 64, 128], narrow=[], views=[], embed=[256, 512], rows=[4096], shards=[16], neighbours=[512, 1024, 2048], processes=[1]),
-    "small": dict(loss=[256, 512, 1024, 2048, 4096, 8192, 16_384], memory=[2048, 4096, 8192, 16_384], batch=[64, 128, 256, 512, 1024, 2048], narrow=[128, 256, 512, 1024, 2048, 4096], views=[1024, 2048, 4096, 8192],
-                  embed=[1024, 2048, 4096, 8192, 16_384], rows=[16_384, 65_536, 262_144, 1_048_576], shards=[1, 16, 256, 1024, 6104], neighbours=[4096, 8192, 16_384, 32_768, 65_536], processes=[1, 2, 3, 4])}
+    "tiny": dict(loss=[64, 128, 256, 512], batch=[32, 64, 128], narrow=[32, 64, 128], views=[], embed=[256, 512], rows=[4096, 16_384], shards=[1, 16], neighbours=[512, 1024, 2048], processes=[1]),
+    "small": dict(loss=[256, 512, 1024, 2048, 4096, 8192, 16_384], batch=[64, 128, 256, 512, 1024, 2048], narrow=[128, 256, 512, 1024, 2048, 4096], views=[1024, 2048, 4096],
+                  embed=[1024, 2048, 4096, 8192, 16_384], rows=[16_384, 65_536, 262_144], shards=[64, 1024, 6104], neighbours=[4096, 8192, 16_384, 32_768, 65_536], processes=[1, 2, 3, 4])}
 _SIZES["full"] = {**_SIZES["small"], "loss": [*_SIZES["small"]["loss"], 32_768, 65_536], "rows": [*_SIZES["small"]["rows"], 10_485_760], "neighbours": [*_SIZES["small"]["neighbours"], 131_072, 262_144]}
 ENCODERS: dict[str, dict] = { # what is counted
     "ConvNet": dict(encoder="convnet", size=32, width=16), "narrow ConvNet": dict(encoder="convnet", size=32, width=4), "ResNet-18": dict(encoder="resnet18", size=224), "ResNet-50": dict(encoder="resnet50", size=224)}
 
 # %% ../../nbs/experiments/56_scaling.ipynb #a96e3f70
 def trials(
-    size: Scale, # tiny: small sizes, once; small: what two CPU cores do in some minutes, some of it twice; full: larger ones
+    size: Scale, # tiny: small sizes, once; small: what two CPU cores do in some minutes, once; full: larger ones, some of them five times
 ) -> list[Trial]:
-    "The grid: counts and memory; processes; losses, steps and embeddings, all sizes once a round; caches and neighbours."
-    sizes = _SIZES[size.name]
+    "The grid: counts and memory; processes; losses, steps and embeddings; caches and neighbours."
+    sizes, few = _SIZES[size.name], size.pick(dict(images=60, width=4, steps=2), {}, {})
     out: list[Trial] = [CountTrial(**network) for network in list(ENCODERS.values())[:size.pick(1, 4, 4)]]
-    out += [LossMemoryTrial(strategy, n) for n in sizes["memory"] for strategy in LOSSES] + [StepMemoryTrial(n) for n in sizes["views"]]
-    out += [ExchangeTrial(processes, **size.pick(dict(images=60, width=4, steps=2), {}, {})) for processes in sizes["processes"]]
-    for k in range(size.pick(1, 2, 5)):
-        out += [LossTrial(n, repeats=max(1, min(9, 4096 // n)), round=k) for n in sizes["loss"]]
-        out += [StepTrial(batch, steps=max(1, min(9, 512 // batch)), round=k) for batch in sizes["batch"]]
-        out += [StepTrial(batch, 4, steps=max(1, min(9, 1024 // batch)), round=k) for batch in sizes["narrow"]]
-        out += [EmbedTrial(n, round=k) for n in sizes["embed"]] + [DecodeTrial(round=k, files=size.pick(5, 50, 50))]
-    out += [CacheTrial(n) for n in sizes["rows"]] + [CacheTrial(16 * n, shard_rows=16) for n in sizes["shards"]]
-    return out + [NeighboursTrial(n, factors) for n in sizes["neighbours"] for factors in (12, None) if factors or n <= 16_384]
+    out += [StepMemoryTrial(n) for n in sizes["views"]] + [ExchangeTrial(processes, **few) for processes in sizes["processes"]]
+    for k in range(size.pick(1, 1, 5)):
+        out += [LossTrial(n, repeats=_turns(4096, n), round=k) for n in sizes["loss"]]
+        out += [StepTrial(batch, steps=_turns(512, batch), round=k) for batch in sizes["batch"]]
+        out += [StepTrial(batch, 4, steps=_turns(1024, batch), round=k) for batch in sizes["narrow"]]
+        out += [EmbedTrial(n, round=k) for n in sizes["embed"]]
+    out += [CacheTrial(n) for n in sizes["rows"]] + [CacheTrial(16 * n, shard_rows=16) for n in sizes["shards"]] + [DecodeTrial(files=size.pick(5, 50, 50))]
+    return out + [NeighboursTrial(n) for n in sizes["neighbours"]] + [NeighboursTrial(n, None) for n in sizes["neighbours"][:3:2]]
+
+def _turns(most: int, n: int) -> int:
+    "More for what is soon done, up to nine."
+    return max(1, min(9, most // n))
+
+# %% ../../nbs/experiments/56_scaling.ipynb #f40c96d7
+def measured(
+    runs: pd.DataFrame, # the record
+    kind: str, # name of a class of trials
+    **where: Any, # settings
+) -> pd.DataFrame: # their rows; parts of a step or losses, where times are told by name, as columns
+    "The trials of one kind."
+    part = runs[runs.kind == kind]
+    for name, value in where.items(): part = part[part[name].isna() if value is None else part[name] == value]
+    part = part.dropna(axis=1, how="all").reset_index(drop=True)
+    if "milliseconds" in part: part = part.drop(columns="milliseconds").join(pd.DataFrame(part.milliseconds.tolist()))
+    return part
+
+def step_parts(
+    runs: pd.DataFrame, # the record
+    width: int, # of the ConvNet
+) -> pd.DataFrame: # batch (images), n (views), and milliseconds: views, encoder (forward and backward), loss, rest, step
+    "What a training step consists of."
+    part = measured(runs, "StepTrial", width=width)
+    out = part[["batch", "views", "loss"]].assign(n=2 * part.batch, encoder=part.encoder + part.backward, rest=part[["wait for data", "guide", "optimizer"]].sum(axis=1))
+    return out.assign(step=out[["views", "encoder", "loss", "rest"]].sum(axis=1))
+
+# %% ../../nbs/experiments/56_scaling.ipynb #26ab9e04
+def exponent(
+    n: Sequence[float], # sizes
+    values: Sequence[float], # what was measured there
+) -> Interval: # at 95 %; of no width for two measurements
+    "The p of values that grow as n^p. Raises `ValueError` for fewer than two sizes."
+    from scipy.stats import linregress, t
+    if len(set(n)) < 2: raise ValueError("n: an exponent needs two sizes or more")
+    fit = linregress(np.log(n), np.log(values))
+    half = t.ppf(0.975, len(n) - 2) * fit.stderr if len(n) > 2 else 0.0
+    return Interval(float(fit.slope), float(fit.slope - half), float(fit.slope + half))
+
+# %% ../../nbs/experiments/56_scaling.ipynb #17d5c0ae
+def crossing(
+    loss: Curve, # seconds against views
+    encoder: Curve, # the same
+    most: float = 2.0**50, # views, beyond which nobody looks
+) -> float: # views; infinite where the loss stays cheaper
+    "From how many views on a loss costs more than the encoder, for good."
+    if loss(most) <= encoder(most): return math.inf
+    low, high = 0.0, most
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (low, middle) if loss(middle) > encoder(middle) else (middle, high)
+    return high
+
+# %% ../../nbs/experiments/56_scaling.ipynb #ad4708c2
+def model_errors(
+    runs: pd.DataFrame, # the record
+) -> pd.DataFrame: # a row a curve: size, measured, predicted, error
+    "Every fitted curve at its largest size, predicted from sizes at most half as large."
+    losses = measured(runs, "LossTrial")
+    out = {f"{name}, ms": held_out(losses.n, losses[name]) for name in LOSSES}
+    for width in (16, 4):
+        parts = step_parts(runs, width)
+        out[f"step, ConvNet of width {width}, ms"] = held_out(parts.n, parts.step)
+    memory, embed = measured(runs, "StepMemoryTrial"), measured(runs, "EmbedTrial")
+    out["encoder's memory, MiB"] = held_out(memory.views, memory.MiB, (0, 1))
+    out["embedding, s"] = held_out(embed.images, embed.seconds, (0, 1))
+    shards = measured(runs, "CacheTrial", shard_rows=16)
+    out["opening a cache of n shards, ms"] = held_out(shards.images / 16, shards.open_ms, (0, 1))
+    near = measured(runs, "NeighboursTrial", factors=12)
+    for name, powers in NEIGHBOURS.items(): out[f"neighbours, {name}, s"] = held_out(near.images, near[name], powers)
+    return pd.DataFrame.from_dict(out, orient="index")
+
+NEIGHBOURS: dict[str, tuple[float, ...]] = {"exact": (0, 1, 2), "lists": (0, 1.5, 2), "few lists": (0, 1, 1.5)} # column of `NeighboursTrial`: powers of its curve
+
+# %% ../../nbs/experiments/56_scaling.ipynb #5f8ad13e
+@dataclass(frozen=True)
+class Machine:
+    "Accelerators as ASSUMED. Nothing here was measured by this project."
+    peak: float = 989e12 # FLOP/s in bf16, dense: data sheet of the H100 SXM
+    achieved: float = 0.09 # share of it that trains a ResNet-50: about 3,700 views a second
+    peak32: float = 67e12 # FLOP/s in float32, in which losses are computed: data sheet
+    achieved32: float = 0.5 # share of it in bare products
+    memory: float = 80e9 # bytes a GPU
+    link: float = 450e9 # bytes/s that a GPU sends to others of its machine: data sheet (NVLink), one direction
+    embedded: float = 1500 # images/s of a guide on one GPU, decoding included
+
+# %% ../../nbs/experiments/56_scaling.ipynb #c70e92fd
+def loss_flops(
+    n: int, # rows of the whole batch
+    d: int = 128, # dimension of the projections
+    d_g: int = 0, # dimension of the guide, one row an image; 0: none
+    processes: int = 1, # that share the rows
+) -> float: # of each process
+    "Bare products of a loss by blocks of rows: those of projections and two for the gradient, and those of guide rows."
+    return (6 * n**2 * d + 2 * (n / 2)**2 * d_g) / processes
+
+def loss_overhead(
+    runs: pd.DataFrame, # the record
+) -> float: # 1: nothing but products
+    "How much longer AddNewPositive takes here, at the largest size, than its products at the speed of bare ones."
+    row = measured(runs, "LossTrial").sort_values("n").iloc[-1]
+    speed = row.n**2 * (6 * row.d + 2 * row.d_g) / row.products # `products`: a guide row a view, and one tile after the other
+    return float(row.AddNewPositive * speed / loss_flops(row.n, row.d, row.d_g))
+
+# %% ../../nbs/experiments/56_scaling.ipynb #08d6b7f3
+def predict_training(
+    runs: pd.DataFrame, # the record
+    machine: Machine = Machine(), # assumed
+    encoder: str = "resnet50", # one that was counted
+    images: int = 1_281_167, # of the data set
+    epochs: int = 100, # passes
+    batch: int = 4096, # images
+    processes: int = 8, # GPUs of one machine
+    d_g: int = 512, # dimension of the guide's rows
+) -> dict[str, float]:
+    "A guided training: hours, ms of a step by part, GB a GPU by part, MB handed over and sent in a step, GB/s, images and cores a second for decoding."
+    counted = measured(runs, "CountTrial", encoder=encoder).iloc[0]
+    views, n = 2 * batch / processes, 2 * batch
+    encoding = views * counted.flops / (machine.peak * machine.achieved)
+    losing = loss_overhead(runs) * loss_flops(n, 128, d_g, processes) / (machine.peak32 * machine.achieved32)
+    handed = step_bytes(processes, batch, counted, d_g)
+    sent = wire_bytes(processes, handed)
+    step = encoding + losing + sent / machine.link
+    memory = dict(weights=16 * counted.parameters, activations=views * counted.saved / 2, views=views * 4 * 3 * counted["size"]**2)
+    decoded = measured(runs, "DecodeTrial").files_per_second.median()
+    return dict(hours=epochs * (images // batch) * step / 3600, encoder_ms=1e3 * encoding, loss_ms=1e3 * losing, exchange_ms=1e3 * sent / machine.link, **{f"{k}_GB": v / 1e9 for k, v in memory.items()}, GB=sum(memory.values()) / 1e9,
+                handed_MB=sum(handed.values()) / 1e6, guide_rows_MB=handed["guide rows"] / 1e6, sent_MB=sent / 1e6, GB_per_second=sent / step / 1e9, images_per_second=batch / step, cores=batch / step / decoded)
+
+# %% ../../nbs/experiments/56_scaling.ipynb #3e15f9a6
+def predict_embeddings(
+    runs: pd.DataFrame, # the record
+    machine: Machine = Machine(), # assumed
+    rows: int = 400_000_000, # images
+    dim: int = 512, # of a row, float16
+    shard_rows: int = 65_536, # rows a shard
+    id_bytes: int = 20, # of an image's name in a shard
+) -> dict[str, float]:
+    "A cache: TB, shards, GPU-hours, seconds and MiB to open it, ms to look 256 rows up; neighbours: hours and GB by each way."
+    shards, caches = measured(runs, "CacheTrial", shard_rows=16), measured(runs, "CacheTrial")
+    near, of = measured(runs, "NeighboursTrial", factors=12), math.ceil(rows / shard_rows)
+    ratio = dim / near["dim"].iloc[0]
+    hours = {name: ratio * Curve.fit(near.images, near[name], powers)(rows) / 3600 for name, powers in NEIGHBOURS.items()}
+    alike = shards.iloc[(shards.images / 16 - of).abs().argmin()]
+    return dict(TB=rows * (2 * dim + id_bytes) / 1e12, shards=of, GPU_hours=rows / machine.embedded / 3600, open_seconds=Curve.fit(shards.images / 16, shards.open_ms, (0, 1))(of) / 1e3, opened_MiB=float(caches.MiB.max()),
+                look_up_ms=float(alike.later_ms), **{f"core_hours_{name.replace(' ', '_')}": h for name, h in hours.items()}, GPU_hours_exact=2 * rows**2 * dim / (machine.peak32 * machine.achieved32) / 3600,
+                now_GB=3 * 4 * rows * dim / 1e9, codes_GB=rows * (64 + 8) / 1e9, table_GB=rows * (8 + 4) / 1e9)
+
+# %% ../../nbs/experiments/56_scaling.ipynb #1d6ea953
+def verdicts(
+    runs: pd.DataFrame, # the record
+) -> list[Verdict]:
+    "What the record says of costs: exponents and shares, each against a bound that was named before."
+    here = "2 CPU cores, 1 thread a process, float32"
+    losses, caches = measured(runs, "LossTrial"), measured(runs, "CacheTrial", shard_rows=65_536)
+    large = losses[losses.n >= losses.n.max() / 8]
+    minus = lambda bound, i: Interval(bound - i.estimate, bound - i.high, bound - i.low)
+    out = [Verdict(f"{name} costs time as SimCLR does: an exponent of n at most 0.1 larger", "random rows, a guide row an image", minus(0.1, exponent(large.n, large[name] / large.SimCLR)), "of the exponent", f"{here}; {large.n.min():,} to {large.n.max():,} rows") for name in LOSSES if name != "SimCLR"]
+    for column, where in dict(in_memory_ms="in memory", later_ms="mapped from disk").items():
+        out.append(Verdict(f"a look-up {where} costs the same whatever the size of the data set: an exponent below 0.1", "caches of random rows", minus(0.1, exponent(caches.images, caches[column])), "of the exponent", f"{here}; {caches.images.min():,} to {caches.images.max():,} rows of 512 in float16"))
+    step = step_parts(runs, 16).set_index("batch").step.groupby(level=0).median()
+    dearest = 100 * measured(runs, "CacheTrial").later_ms.max() / step[step.index[step.index <= 256].max()]
+    out.append(Verdict("looking guide rows up takes less than 5 % of a step", "caches of random rows, the dearest of all measured", Interval(*[5 - dearest] * 3), "% of a step", f"{here}; 256 images a step, ConvNet of width 16; one measurement a cache"))
+    return out + _verdicts_of_bytes(runs) + _verdicts_of_neighbours(runs)
+
+def _verdicts_of_bytes(runs: pd.DataFrame) -> list[Verdict]:
+    "Counted, so without an interval."
+    out = []
+    for encoder, batch, processes in (("convnet", 240, 2), ("resnet50", 4096, 8)):
+        counted = measured(runs, "CountTrial", encoder=encoder)
+        if counted.empty: continue
+        handed = step_bytes(processes, batch, counted.iloc[0], 512)
+        share = 100 * handed["guide rows"] / sum(handed.values())
+        out.append(Verdict("guide rows are less than a tenth of the bytes that processes exchange", f"{encoder}, {processes} processes, {batch} images a step", Interval(*[10 - share] * 3), "% of the bytes", "counted, not measured: no interval"))
+    return out
+
+def _verdicts_of_neighbours(runs: pd.DataFrame) -> list[Verdict]:
+    "Exponents of FAISS against that of comparing all with all."
+    near = measured(runs, "NeighboursTrial", factors=12)
+    if "lists" not in near: return []
+    near = near[near.images >= near.images.max() / 8]
+    what = dict(lists="as `neighbours` searches them, a sixteenth of the lists", **{"few lists": "16 lists whatever the size"})
+    return [Verdict(f"inverted lists scale better than comparing all with all, by 0.25 of the exponent: {text}", "rows of 12 factors", Interval(i.estimate - 0.25, i.low - 0.25, i.high - 0.25), "of the exponent", f"1 thread, {near.images.min():,} to {near.images.max():,} rows")
+            for name, text in what.items() for i in [exponent(near.images, near.exact / near[name])]]

@@ -557,9 +557,9 @@ def verdicts(
     losses, caches = measured(runs, "LossTrial"), measured(runs, "CacheTrial", shard_rows=65_536)
     large = losses[losses.n >= losses.n.max() / 8]
     minus = lambda bound, i: Interval(bound - i.estimate, bound - i.high, bound - i.low)
-    out = [Verdict(f"{name} costs time as SimCLR does: an exponent of n at most 0.1 larger", "random rows, a guide row an image", minus(0.1, exponent(large.n, large[name] / large.SimCLR)), "of the exponent", f"{here}; {large.n.min():,} to {large.n.max():,} rows") for name in LOSSES if name != "SimCLR"]
+    out = [Verdict(f"{name} costs time as SimCLR does: an exponent of n at most 0.1 larger", "random rows, a guide row an image", minus(0.1, exponent(large.n, large[name] / large.SimCLR)), "of the exponent", f"{here}; {large.n.min():,.0f} to {large.n.max():,.0f} rows") for name in LOSSES if name != "SimCLR"]
     for column, where in dict(in_memory_ms="in memory", later_ms="mapped from disk").items():
-        out.append(Verdict(f"a look-up {where} costs the same whatever the size of the data set: an exponent below 0.1", "caches of random rows", minus(0.1, exponent(caches.images, caches[column])), "of the exponent", f"{here}; {caches.images.min():,} to {caches.images.max():,} rows of 512 in float16"))
+        out.append(Verdict(f"a look-up {where} costs the same whatever the size of the data set: an exponent below 0.1", "caches of random rows", minus(0.1, exponent(caches.images, caches[column])), "of the exponent", f"{here}; {caches.images.min():,.0f} to {caches.images.max():,.0f} rows of 512 in float16"))
     step = step_parts(runs, 16).set_index("batch").step.groupby(level=0).median()
     dearest = 100 * measured(runs, "CacheTrial").later_ms.max() / step[step.index[step.index <= 256].max()]
     out.append(Verdict("looking guide rows up takes less than 5 % of a step", "caches of random rows, the dearest of all measured", Interval(*[5 - dearest] * 3), "% of a step", f"{here}; 256 images a step, ConvNet of width 16; one measurement a cache"))
@@ -582,5 +582,5 @@ def _verdicts_of_neighbours(runs: pd.DataFrame) -> list[Verdict]:
     if "lists" not in near: return []
     near = near[near.images >= near.images.max() / 8]
     what = dict(lists="as `neighbours` searches them, a sixteenth of the lists", **{"few lists": "16 lists whatever the size"})
-    return [Verdict(f"inverted lists scale better than comparing all with all, by 0.25 of the exponent: {text}", "rows of 12 factors", Interval(i.estimate - 0.25, i.low - 0.25, i.high - 0.25), "of the exponent", f"1 thread, {near.images.min():,} to {near.images.max():,} rows")
+    return [Verdict(f"inverted lists scale better than comparing all with all, by 0.25 of the exponent: {text}", "rows of 12 factors", Interval(i.estimate - 0.25, i.low - 0.25, i.high - 0.25), "of the exponent", f"1 thread, {near.images.min():,.0f} to {near.images.max():,.0f} rows")
             for name, text in what.items() for i in [exponent(near.images, near.exact / near[name])]]

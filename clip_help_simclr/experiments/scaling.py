@@ -380,7 +380,7 @@ def wire_bytes(
 # %% ../../nbs/experiments/56_scaling.ipynb #8e04c2fb
 _SIZES: dict[str, dict[str, Sequence[int]]] = { # scale: sizes of each kind of trial
     "tiny": dict(loss=[64, 128, 256, 512], batch=[32, 64, 128], narrow=[32, 64, 128], views=[], embed=[256, 512], rows=[4096], shards=[], neighbours=[512, 1024, 2048], processes=[]),
-    "small": dict(loss=[256, 512, 1024, 2048, 4096], batch=[64, 128, 256, 512, 1024], narrow=[128, 256, 512, 1024, 2048], views=[1024, 2048],
+    "small": dict(loss=[256, 512, 1024, 2048, 4096, 8192], batch=[64, 128, 256, 512, 1024], narrow=[128, 256, 512, 1024, 2048], views=[1024, 2048],
                   embed=[1024, 2048, 4096], rows=[16_384, 65_536, 262_144], shards=[64, 1024, 6104], neighbours=[4096, 8192, 16_384], processes=[1, 2, 3, 4]),
     "full": dict(loss=[256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768], batch=[64, 128, 256, 512, 1024, 2048, 4096], narrow=[128, 256, 512, 1024, 2048, 4096, 8192], views=[1024, 2048, 4096, 8192],
                  embed=[1024, 2048, 4096, 8192, 16_384, 32_768], rows=[16_384, 65_536, 262_144, 1_048_576], shards=[1, 16, 64, 256, 1024, 6104], neighbours=[4096, 8192, 16_384, 32_768, 65_536], processes=[1, 2, 3, 4])}

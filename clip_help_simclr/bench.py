@@ -112,30 +112,33 @@ def interleaved(
     candidates: dict[str, Callable[[], object]], # what to time
     repeats: int, # rounds after a first one that warms up
     device: torch.device = torch.device("cpu"), # waited for if it is a GPU
+    clock: Callable[[], float] = time.perf_counter, # seconds; time.process_time where others use the machine too
 ) -> dict[str, float]: # median milliseconds
     "Each candidate once a round, so that a busy moment disturbs all alike."
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(repeats + 1):
         for name, f in candidates.items():
-            began = time.perf_counter()
+            began = clock()
             f()
             if device.type == "cuda": torch.cuda.synchronize(device)
-            times[name].append(1e3 * (time.perf_counter() - began))
+            times[name].append(1e3 * (clock() - began))
     return {name: sorted(t[1:])[len(t[1:]) // 2] for name, t in times.items()}
 
 def race(
     candidates: dict[str, Callable[[Tensor], Tensor]], # functions of z
     z: Tensor, # (n, d)
     repeats: int, # rounds after a first one that warms up
+    clock: Callable[[], float] = time.perf_counter, # as in `interleaved`
 ) -> dict[str, float]: # median milliseconds of forward and backward
     "Losses side by side."
-    return interleaved({name: lambda f=f: f(z.detach().requires_grad_()).backward() for name, f in candidates.items()}, repeats, z.device)
+    return interleaved({name: lambda f=f: f(z.detach().requires_grad_()).backward() for name, f in candidates.items()}, repeats, z.device, clock)
 
 def gemm_floor(
     n: int, # rows
     d: int, # dimension of the projections
     d_g: int, # dimension of the guide
     repeats: int = 15, # of each product
+    clock: Callable[[], float] = time.perf_counter, # as in `interleaved`
 ) -> dict[str, float]: # milliseconds: NT-Xent by symmetric tiles, a band by blocks of rows
     "Time of the bare products of tiles of 512 rows, on the CPU."
     side = min(512, n)
@@ -144,9 +147,9 @@ def gemm_floor(
         product()
         times = []
         for _ in range(repeats):
-            began = time.perf_counter()
+            began = clock()
             product()
-            times.append(1e3 * (time.perf_counter() - began))
+            times.append(1e3 * (clock() - began))
         return sorted(times)[repeats // 2]
     zz, Gz, gg = median(lambda: torch.mm(z, y.T, out=S)), median(lambda: G.addmm_(S, y)), median(lambda: torch.mm(g, g.T, out=S))
     tiles = n / side

@@ -80,10 +80,11 @@ def bench_cache(
     batch: int = 256, # rows a look-up
     repeats: int = 51, # look-ups; medians are told
     progress: bool = True, # show a bar while the cache is built
+    shard_rows: int = 65_536, # rows a shard
 ) -> dict[str, float | None]: # open_ms; first_ms: first look-up; MiB: what the process grew by until then; later_ms: look-ups of mapped rows; read_all_ms: into memory; in_memory_ms: look-ups there
     "Build a cache of random rows, measure it in a fresh process, and remove it."
     with tempfile.TemporaryDirectory() as folder:
-        cache = EmbeddingCache.build(RandomRows(dim), _Nothing(images), Path(folder) / "cache", dtype, batch_size=65_536, progress=progress)
+        cache = EmbeddingCache.build(RandomRows(dim), _Nothing(images), Path(folder) / "cache", dtype, shard_rows, batch_size=65_536, progress=progress)
         done = subprocess.run([sys.executable, "-c", _MEASURE, str(cache.folder), str(batch), str(repeats)], capture_output=True, text=True)
         if done.returncode: raise RuntimeError(f"the measuring process failed: {done.stderr[-500:]}")
         return json.loads(done.stdout.splitlines()[-1])

@@ -390,14 +390,14 @@ def _merge_nearest(best: Tensor, where: Tensor, similar: Tensor, start: int, k: 
 # %% ../nbs/22_guides.ipynb #253274cd
 _EXACT = 2 ** 20 # images up to which every one is compared with every other
 
-def _approximate(rows: Float[Tensor, "n dim"], k: int) -> tuple[Int64[Tensor, "n k"], Float[Tensor, "n k"]]:
-    "FAISS's inverted lists: as many lists as the root of the number of rows, of which a sixteenth is searched."
+def _approximate(rows: Float[Tensor, "n dim"], k: int, searched: int | None = None) -> tuple[Int64[Tensor, "n k"], Float[Tensor, "n k"]]:
+    "FAISS's inverted lists: as many lists as the root of the number of rows, of which a sixteenth (or `searched` lists) is searched."
     if not find_spec("faiss"): raise ModuleNotFoundError(f"neighbours: {len(rows)} images are too many to compare all with all, and FAISS is not installed. Run pip install 'clip_help_simclr[faiss]', or pass exact=True and wait")
     import faiss
     unit = F.normalize(rows, dim=1).nan_to_num(nan=0.0).numpy()
     lists = max(1, math.isqrt(len(unit)))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(unit.shape[1]), unit.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
-    index.nprobe = max(1, lists // 16)
+    index.nprobe = searched or max(1, lists // 16)
     index.train(unit[:64 * lists])
     index.add(unit)
     cosines, numbers = map(torch.from_numpy, index.search(unit, k + 1))

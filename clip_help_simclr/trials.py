@@ -16,8 +16,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
@@ -39,8 +40,10 @@ __all__ = ['Trial', 'run_trials', 'PretrainTrial', 'GuideTrial', 'compare', 'Ver
 @dataclass(frozen=True)
 class Trial:
     "One measurement. A subclass is a frozen dataclass whose fields, as JSON holds them, are all that `run` depends on."
+    alone: ClassVar[bool] = False # does it measure time? Then nothing runs beside it
+
     def run(self) -> dict[str, Any]:
-        "The numbers, as JSON holds them. Equal in every repetition on one kind of machine."
+        "The numbers, as JSON holds them. Equal in every repetition on one kind of machine, but for times."
         raise NotImplementedError
 
     @property
@@ -99,14 +102,15 @@ def run_trials(
     processes: int = 1, # trials at a time
     progress: bool = True, # show a bar
 ) -> pd.DataFrame: # a row a trial, in their order: kind, key, settings, numbers, seconds, commit
-    "Run the trials that the record lacks. Raises what a trial raises; the finished ones stay in the record. Raises `ValueError` for a record of other trials."
+    "Run the trials that the record lacks, those that measure time last and one by one. Raises what a trial raises; the finished ones stay in the record. Raises `ValueError` for a record of other trials."
     if len({trial.key for trial in trials}) < len(trials): raise ValueError("trials: some are listed twice. List each one once")
     if processes < 1: raise ValueError(f"processes: expected at least 1, got {processes}")
     found = {row["key"]: row for row in load_record(path)["results"]} if path and Path(path).exists() else {}
     if others := set(found) - {trial.key for trial in trials}: raise ValueError(f"path: {str(path)!r} holds {len(others)} trials that are not asked for (settings have changed?). Use another path, or remove the file if its numbers are no longer wanted")
     missing = [trial for trial in trials if trial.key not in found]
+    alone = [trial for trial in missing if trial.alone]
     with tempfile.TemporaryDirectory() as folder, tqdm(total=len(trials), initial=len(trials) - len(missing), unit=" trials", disable=not progress) as bar:
-        for row in _rows_of(missing, processes, folder):
+        for row in chain(_rows_of([trial for trial in missing if not trial.alone], processes, folder), _rows_of(alone, 1, folder)):
             found[row["key"]] = row
             bar.update()
             if path: _write(path, command, [found[t.key] for t in trials if t.key in found])

@@ -32,7 +32,7 @@ from ..trials import PretrainTrial, Trial, Verdict, compare
 # %% auto #0
 __all__ = ['METHODS', 'DATA', 'contrast', 'factor_world', 'draw_pairs', 'centred', 'likeness', 'density_ratio', 'space', 'angle',
            'FactorTrial', 'FactorPair', 'same_caption', 'word_ids', 'text_tower', 'PixelTrial', 'linear_cka',
-           'predicted', 'PixelPair', 'trials', 'data_name', 'named', 'similar', 'verdicts']
+           'predicted', 'PixelPair', 'trials', 'data_name', 'named', 'finished', 'similar', 'verdicts']
 
 # %% ../../nbs/experiments/54_multimodal_training.ipynb #23548f0c
 METHODS: dict[str, tuple[str, str]] = { # name: pairs, loss
@@ -294,12 +294,12 @@ class PixelPair(PixelTrial):
 # %% ../../nbs/experiments/54_multimodal_training.ipynb #5f56258b
 _TEXT, _SOFTMAX = ("MMCL, InfoNCE", "SSCL on P_T, NT-Xent"), ("MMCL, InfoNCE", "SSCL on P_T, NT-Xent", "SimCLR, NT-Xent")
 DATA: dict[str, tuple[dict, tuple[str, ...]]] = { # name: data set and its world; methods that are tried on it
-    "shapes, 63 captions": (dict(data="shapes", world=_CAPTIONS), (*_SOFTMAX, "MMCL, spectral")),
+    "shapes, 63 captions": (dict(data="shapes", world=dict(named=dict(colour=0.9, shape=0.4), caption_noise=0.05, label="colour")), (*_SOFTMAX, "MMCL, spectral")),
     "digits": (dict(data="digits"), _SOFTMAX),
-    "shapes, long captions": (dict(data="shapes", world=None), _TEXT)}
+    "shapes, long captions": (dict(data="shapes", world=dict(label="colour")), _TEXT)}
 _SIZES: dict[str, dict] = { # scale: settings
     "tiny": dict(data=["shapes, 63 captions"], seeds=2, steps=(20, 100), pixels=dict(steps=10, train=512, images=64, width=4)),
-    "small": dict(data=list(DATA), seeds=3, steps=(100, 400, 1600), pixels=dict(steps=300, train=4096)),
+    "small": dict(data=list(DATA), seeds=3, steps=(100, 400, 1600), pixels=dict(steps=200, train=4096)),
     "full": dict(data=list(DATA), seeds=5, steps=(100, 1000, 10_000, 100_000), pixels=dict(steps=10_000, train=None, images=512, width=64))}
 
 def _k(method: str) -> int:
@@ -334,7 +334,7 @@ def data_name(
     row: dict, # of a trial on pixels
 ) -> str: # a key of `DATA`
     "What a row was measured on."
-    return "digits" if row["data"] == "digits" else "shapes, 63 captions" if isinstance(row["world"], dict) else "shapes, long captions"
+    return "digits" if row["data"] == "digits" else "shapes, 63 captions" if "named" in row["world"] else "shapes, long captions"
 
 def named(
     runs: pd.DataFrame, # all rows
@@ -345,15 +345,23 @@ def named(
     part = runs[runs.kind == kind]
     return part[part.apply(data_name, axis=1) == name]
 
+def finished(
+    runs: pd.DataFrame, # all rows
+) -> list[str]: # keys of `DATA`
+    "Data sets of which all trainings and their pairs are there."
+    pairs = runs[runs.kind == "PixelPair"]
+    count = pairs.apply(data_name, axis=1).value_counts() if len(pairs) else {}
+    return [name for name, (_, methods) in DATA.items() if count.get(name, 0) == pairs.seed.nunique() * len(methods) * (len(methods) + 1) // 2]
+
 def similar(
     pairs: pd.DataFrame, # rows of `FactorPair`, or of `PixelPair` on one data set
     one: str, # a method
     other: str, # another one, or the same
     measure: str, # angle, cka or predicted
-) -> pd.Series: # a number a seed of the method that comes first in `METHODS`
+) -> pd.Series: # a number a pair of seeds
     "How similar two methods are."
-    first, second = sorted((one, other), key=list(METHODS).index)
-    return pairs[(pairs.method == first) & (pairs.other == second)].set_index("seed")[measure]
+    same = ((pairs.method == one) & (pairs.other == other)) | ((pairs.method == other) & (pairs.other == one))
+    return pairs[same].set_index("seed")[measure]
 
 # %% ../../nbs/experiments/54_multimodal_training.ipynb #081cad33
 def _effect(values: pd.Series) -> Interval: return seed_interval(values.tolist())
@@ -361,7 +369,7 @@ def _effect(values: pd.Series) -> Interval: return seed_interval(values.tolist()
 def _table_verdicts(runs: pd.DataFrame) -> list[Verdict]:
     "What the tables say."
     factor, pairs = runs[runs.kind == "FactorTrial"], runs[runs.kind == "FactorPair"]
-    data, setting = "factor world, tables", f"{factor.pairs_seen.max():,} pairs, {factor.seed.nunique()} seeds"
+    data, setting = "factor world, tables", f"{factor.pairs_seen.max():,.0f} pairs, {factor.seed.nunique()} seeds"
     spectral, out = factor[factor.method == "MMCL, spectral"], []
     slopes = spectral.groupby("seed").apply(lambda t: -np.polyfit(np.log(t.pairs_seen), np.log(t.angle), 1)[0], include_groups=False)
     out.append(Verdict("The spectral loss on image-text pairs approaches the closed form: the angle falls as a power of the pairs", data, _effect(slopes), "(power)", setting))
@@ -389,13 +397,14 @@ def _accuracy_verdict(runs: pd.DataFrame, claim: str, name: str, method: str, ba
     return Verdict(claim, name, Interval(row.difference, row.low, row.high), "points", f"ConvNet of width {part.width.iloc[0]:.0f}, {part.steps.iloc[0]:.0f} steps, {row.n:.0f} seeds")
 
 def verdicts(
-    runs: pd.DataFrame, # the record's rows
+    runs: pd.DataFrame, # the record's rows; a data set that is not finished is left out
 ) -> list[Verdict]:
     "What the record says about the claims."
-    short, digits, long = DATA
-    mmcl, induced, simclr = _SOFTMAX
-    out = _table_verdicts(runs) + [v for name, m in ((short, mmcl), (short, "MMCL, spectral"), (digits, mmcl)) for v in _similarity_verdicts(runs, name, m)]
-    for name in (short, digits):
-        out.append(_accuracy_verdict(runs, "Pairs that share a caption make better features than views of one image (linear probe)", name, induced, simclr))
-        out.append(_accuracy_verdict(runs, "Image-text pairs make better features than views of one image (linear probe)", name, mmcl, simclr))
-    return out + [_accuracy_verdict(runs, "Where captions hardly repeat, MMCL is better than SSCL on P_T (linear probe)", long, mmcl, induced)]
+    (short, digits, long), (mmcl, induced, simclr), there = DATA, _SOFTMAX, finished(runs)
+    out = _table_verdicts(runs)
+    for name, m in ((short, mmcl), (short, "MMCL, spectral"), (digits, mmcl)):
+        if name in there: out += _similarity_verdicts(runs, name, m)
+    claims = [("Pairs of images that share a caption make better features than views of one image (linear probe)", name, induced, simclr) for name in (short, digits)]
+    claims += [("Image-text pairs make better features than views of one image (linear probe)", name, mmcl, simclr) for name in (short, digits)]
+    claims.append(("Where captions hardly repeat, MMCL is better than SSCL on P_T (linear probe)", long, mmcl, induced))
+    return out + [_accuracy_verdict(runs, *claim) for claim in claims if claim[1] in there]

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from ..core import Scale
-from ..evaluation import seed_interval
-from ..trials import GuideTrial, PretrainTrial, Trial, Verdict
+from ..evaluation import Interval
+from ..trials import GuideTrial, PretrainTrial, Trial, Verdict, compare
 from ..training import SelfGuide
 
 # %% auto #0
-__all__ = ['ROWS', 'NeighbourTrial', 'trials']
+__all__ = ['ROWS', 'NeighbourTrial', 'trials', 'named', 'verdicts']
 
 # %% ../../nbs/experiments/55_neighbours.ipynb #8574fe44
 @dataclass(frozen=True)
@@ -49,4 +49,36 @@ def trials(
     for seed in range(size.pick(1, 5, 3)):
         out.append(GuideTrial(guide=_GUIDED, seed=seed, **{k: v for k, v in settings.items() if k in ("data", "train", "guide_steps")}))
         out += [NeighbourTrial(strategy=strategy, guide=guide, objective=loss, seed=seed, **settings) for strategy, guide, loss in ROWS.values()]
+    return out
+
+# %% ../../nbs/experiments/55_neighbours.ipynb #317cc959
+def named(
+    runs: pd.DataFrame, # rows of `run_trials`
+) -> pd.DataFrame: # without the guide's own
+    "The trainings, with a column that names their row of the grid."
+    names, runs = {(s, g or "", o): name for name, (s, g, o) in ROWS.items()}, runs[runs.kind == NeighbourTrial.__name__]
+    return runs.assign(row=[names[key] for key in zip(runs.strategy, runs.guide.fillna(""), runs.objective)])
+
+# %% ../../nbs/experiments/55_neighbours.ipynb #f81e6484
+_CLAIMS: list[tuple[str, str, str]] = [ # claim, row, baseline
+    ("The positive had better leave the denominator (SimCLR)", "SimCLR, decoupled", "SimCLR"),
+    ("The positive had better leave the denominator (AddNewPositive)", "Add, CLIP, decoupled", "Add, CLIP"),
+    ("The student's nearest neighbour in the batch is a better positive than the other view (NNCLR)", "NNCLR", "SimCLR"),
+    ("The student's nearest neighbour helps as a second positive", "Add, self", "SimCLR"),
+    ("CLIP's nearest neighbour helps as a second positive", "Add, CLIP", "SimCLR"),
+    ("CLIP's soft targets help", "X-CLR, CLIP", "SimCLR"),
+    ("CLIP's soft targets help more than its one nearest neighbour", "X-CLR, CLIP", "Add, CLIP"),
+    ("The one nearest neighbour helps on top of soft targets", "X-CLR + Add, CLIP", "X-CLR, CLIP"),
+    ("Labels help more than CLIP's nearest neighbour (SupCon)", "SupCon, labels", "Add, CLIP")]
+
+def verdicts(
+    runs: pd.DataFrame, # the record
+) -> list[Verdict]: # in points of linear accuracy
+    "What each neighbour adds, paired by seed."
+    table, out = named(runs), []
+    data, one = table.data.iloc[0], table.iloc[0]
+    setting = f"{one.encoder} of width {one.width}, batch {one.batch_size}, {one.epochs} epochs, {table.seed.nunique()} seeds; CLIP: {_GUIDED}, captions made from labels"
+    for claim, row, baseline in _CLAIMS:
+        found = compare(table, "row", baseline, "linear").loc[row]
+        out.append(Verdict(claim, data, Interval(found.difference, found.low, found.high), setting=setting))
     return out

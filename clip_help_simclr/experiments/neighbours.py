@@ -77,8 +77,9 @@ def verdicts(
     "What each neighbour adds, paired by seed."
     table, out = named(runs), []
     data, one = table.data.iloc[0], table.iloc[0]
-    setting = f"{one.encoder} of width {one.width}, batch {one.batch_size}, {one.epochs} epochs, {table.seed.nunique()} seeds; CLIP: {_GUIDED}, captions made from labels"
+    setting = f"{one.encoder} of width {one.width:g}, batch {one.batch_size:g}, {one.epochs:g} epochs, {table.seed.nunique()} seeds; CLIP: {_GUIDED}, captions made from labels"
     for claim, row, baseline in _CLAIMS:
         found = compare(table, "row", baseline, "linear").loc[row]
-        out.append(Verdict(claim, data, Interval(found.difference, found.low, found.high), setting=setting))
+        low, high = (found.low, found.high) if found.n > 1 else (-float("inf"), float("inf"))  # one pair says nothing of the spread
+        out.append(Verdict(claim, data, Interval(found.difference, low, high), setting=setting))
     return out

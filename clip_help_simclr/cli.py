@@ -29,7 +29,7 @@ from .data import ImageSet, Splits, captions_from_labels, load_data
 from .evaluation import encode, few_shot_probe, knn_accuracy, linear_probe
 from .guides import CaptionGuide, EmbeddingCache, Guide, LabelGuide, OpenCLIPGuide, TextInducedGuide, TextTowerGuide, clip_retrieval_cache, read_vocabulary
 from .resampling import STRATEGIES, PairGraph
-from .training import PretrainConfig, PretrainResult, build_model, export_encoder, load_encoder, plot_curves, pretrain
+from .training import PretrainConfig, PretrainResult, SelfGuide, build_model, export_encoder, load_encoder, plot_curves, pretrain
 from .training import dry_run as measured_run
 
 # %% auto #0
@@ -58,7 +58,7 @@ def make_guide(
     make = pick("guide", kind, {
         "captions": lambda: CaptionGuide.load(rest, device) if rest else _trained_on_captions(data, captioned, epochs, seed, device, folder, progress),
         "openclip": openclip, "texts": lambda: TextTowerGuide(openclip()), "induced": induced, "cache": lambda: EmbeddingCache.load(rest),
-        "clip-retrieval": lambda: clip_retrieval_cache(rest, data), "labels": lambda: LabelGuide(float(rest or 0), seed=seed)})
+        "clip-retrieval": lambda: clip_retrieval_cache(rest, data), "labels": lambda: LabelGuide(float(rest or 0), seed=seed), "self": SelfGuide})
     return make()
 
 def _trained_on_captions(data: ImageSet, captioned: float, epochs: int | None, seed: int, device: str, folder: Path | None, progress: bool) -> CaptionGuide:
@@ -355,7 +355,7 @@ def _source_size(views: int) -> int:
 def pretrain_command(
     config: PretrainConfig, # the run; its fields are flags of their own
     data: str, # shapes, digits, folder:PATH, webdataset:PATTERN, hf:PATH, cifar10:ROOT, cifar100:ROOT, stl10:ROOT
-    guide: str | None = None, # captions, captions:FILE, openclip:MODEL/PRETRAINED, texts:MODEL/PRETRAINED, induced, induced:MODEL/PRETRAINED, cache:FOLDER, clip-retrieval:FOLDER or labels:NOISE; needed by every strategy but SimCLR
+    guide: str | None = None, # captions, captions:FILE, openclip:MODEL/PRETRAINED, texts:MODEL/PRETRAINED, induced, induced:MODEL/PRETRAINED, cache:FOLDER, clip-retrieval:FOLDER, labels:NOISE or self; needed by every strategy but SimCLR
     size: int | None = None, # side of the images that views are cropped from, in pixels; a cache must come from images of this size; None: that of the views up to 64, else 8/7 of it (views of 224 from images of 256)
     out: str = "runs/pretrain", # folder of checkpoints, metrics, record and figure; a run found there is resumed
     captioned: float = 0.2, # share of the images whose captions the caption guide sees, in (0, 1]

@@ -36,12 +36,12 @@ from .core import atomic_path, digest, generator, pick, pick_device, save_record
 from .data import Batch, ImageSet, TensorSet, batches
 from .encoders import Projector, build_encoder
 from .guides import EmbeddingCache, Guide
-from .losses import NTXent
+from .losses import DecoupledNTXent, NTXent
 from .resampling import PairGraph, Resampler, parse_strategy
 
 # %% auto #0
 __all__ = ['PretrainConfig', 'build_optimizer', 'warmup_cosine', 'pick_precision', 'SimCLRModel', 'build_model',
-           'save_checkpoint', 'checkpoints', 'read_checkpoint', 'load_checkpoint', 'load_encoder',
+           'save_checkpoint', 'checkpoints', 'read_checkpoint', 'load_checkpoint', 'load_encoder', 'SelfGuide',
            'contrastive_gradients', 'measure', 'Clock', 'plot_curves', 'PretrainResult', 'pretrain', 'DryRun',
            'dry_run', 'export_encoder']
 
@@ -53,7 +53,8 @@ class PretrainConfig:
     width: int = 32 # channels of the convnet's first layer; timm models ignore it
     projection: int = 128 # d, dimension of the projections z
     strategy: str = "SimCLR" # e.g. "AddNewPositive(weight=0.5) + DropFalseNegative"
-    temperature: float = 0.1 # τ of NT-Xent
+    loss: str = "nt_xent" # nt_xent, or decoupled: without the image's own views in the denominator
+    temperature: float = 0.1 # τ of the loss
     views: int = 2 # V, augmented views of each image; with AddNewPositive(pool='dataset') the last one is its neighbour's
     epochs: int = 100 # passes over the data
     batch_size: int = 256 # N, images a step, over all processes
@@ -76,12 +77,15 @@ class PretrainConfig:
 
     def __post_init__(self):
         if parse_strategy(self.strategy).needs_neighbours and self.views < 3: raise ValueError(f"views: {self.strategy} needs 3 or more: two of the image itself and one of its neighbour; got {self.views}")
-        for name, options in dict(optimizer=_OPTIMIZERS, precision=("auto", *_PRECISIONS), tracker=("auto", "none", "tensorboard", "wandb")).items(): pick(name, getattr(self, name), dict.fromkeys(options))
+        for name, options in dict(loss=_LOSSES, optimizer=_OPTIMIZERS, precision=("auto", *_PRECISIONS), tracker=("auto", "none", "tensorboard", "wandb")).items(): pick(name, getattr(self, name), dict.fromkeys(options))
         for name in ("epochs", "batch_size", "projection", "width", "checkpoint_every", "keep_every", "log_every"):
             if (value := getattr(self, name)) is not None and value < 1: raise ValueError(f"{name}: expected a positive number, got {value}")
         for name in ("views", "chunk"):
             if (value := getattr(self, name)) is not None and value < 2: raise ValueError(f"{name}: expected at least 2, got {value}")
         if not 0 <= self.warmup < 1: raise ValueError(f"warmup: expected a share of the steps in [0, 1), got {self.warmup}")
+
+# %% ../nbs/33_training.ipynb #c67b164c
+_LOSSES: dict[str, type[NTXent]] = dict(nt_xent=NTXent, decoupled=DecoupledNTXent)
 
 # %% ../nbs/33_training.ipynb #5d36f848
 def _lars(groups, lr, fused):
@@ -249,6 +253,15 @@ def load_encoder(
     _restore(tensors, model.to(_dtype(config)), None)
     return model.encoder.eval()
 
+# %% ../nbs/33_training.ipynb #ba3606c3
+class SelfGuide(Guide):
+    "The projections of the batch, as they are at each step: the student guides itself. For `pretrain` only, and strategies that look within the batch."
+    name, per_view = "self", True
+
+    def encode(self, images): raise ValueError("images: the guide self is the network that is being trained, and embeds nothing by itself. Use it in `pretrain`, or another guide")
+
+    def embed(self, data, batch_size=256, progress=True): return self.encode(data)
+
 # %% ../nbs/33_training.ipynb #967a2dc3
 @dataclass
 class _Guidance:
@@ -256,12 +269,16 @@ class _Guidance:
     rows: Callable[[Tensor, Tensor], Tensor | None] # (image numbers, views) -> embeddings of a batch, one a view or one an image
     usable: Int64[Tensor, "m"] # numbers of the images that have them
     neighbours: Int64[Tensor, "n"] | None = None # the nearest other image of each image in the whole data set
+    own: bool = False # the projections themselves are the embeddings
 
 def _guidance(strategy: Resampler, guide: Guide | None, data: ImageSet, device: torch.device, progress: bool) -> _Guidance:
     "Raises `ValueError` for a guide that cannot say what the strategy needs."
     everything = torch.arange(len(data))
     if not strategy.needs_guide: return _Guidance(lambda numbers, views: None, everything)
     if guide is None: raise ValueError(f"guide: the strategy {strategy!r} needs one, got None. Pass a guide or an EmbeddingCache")
+    if isinstance(guide, SelfGuide):
+        if strategy.needs_neighbours: raise ValueError(f"guide: {strategy!r} looks neighbours up once, before the training, and those of the guide self change with every step. Use pool='batch', or another guide")
+        return _Guidance(lambda numbers, views: None, everything, own=True)
     if strategy.needs_per_view and not guide.per_view:
         raise ValueError(f"guide: {strategy!r} compares the views of an image with each other, so the guide must embed each view; {guide.name} knows images by number only. Use an image guide (captions, openclip)")
     if strategy.needs_per_view and not strategy.needs_neighbours: return _Guidance(lambda numbers, views: guide.encode(views), everything)
@@ -498,7 +515,7 @@ class _Run:
         if self.per_epoch == 0: raise ValueError(f"batch_size: {config.batch_size} is larger than the data set, of which {len(self.guidance.usable)} images have a guide row. Use a smaller batch")
         self.facts = dict(config=json.loads(json.dumps(asdict(config))), data=data.fingerprint, data_name=data.name, guide=guide.name if self.strategy.needs_guide else None)
         self.data, self.sample, self.shown = _near(data, self.device), _labelled_sample(data, self.guidance.usable, config.seed), None
-        self.loss_fn = NTXent(config.temperature, self.strategy, config.views)
+        self.loss_fn = _LOSSES[config.loss](config.temperature, self.strategy, config.views)
         model = build_model(config, config.augment.size).to(self.device, _dtype(config), memory_format=torch.channels_last).train()
         if self.share[1] > 1: model = _synchronize(model)
         self.model, self.optimizer = model, build_optimizer(model, config.optimizer, config.lr, config.weight_decay)
@@ -555,12 +572,13 @@ def _one_step(run: _Run, batch: Batch) -> None:
     run.optimizer.zero_grad()
     most = config.views * -(-config.batch_size // run.share[1])  # of all processes, so that all have as many chunks
     chunks = -(-most // (config.chunk or most))
-    loss, z = contrastive_gradients(run.trained, views, lambda z: run.loss_fn(z, guide), chunks, run.accelerator.backward, lambda: run.accelerator.no_sync(run.trained), clock)
+    def told(z): return z.detach() if run.guidance.own else guide
+    loss, z = contrastive_gradients(run.trained, views, lambda z: run.loss_fn(z, told(z)), chunks, run.accelerator.backward, lambda: run.accelerator.no_sync(run.trained), clock)
     with clock("optimizer"): run.optimizer.step()
     run.losses.append(loss)
     if run.accelerator.is_main_process and (len(run.losses) - 1) % config.log_every == 0:
         with clock("measure"):
-            run.measures.append(measure(z, config.views, guide, run.strategy))
+            run.measures.append(measure(z, config.views, told(z), run.strategy))
             run.accelerator.log(dict(epoch=run.step / run.per_epoch, loss=loss.item(), lr=factor * config.lr) | run.measures[-1], step=run.step)
     run.step += 1
 
@@ -614,7 +632,8 @@ def _resume(run: _Run, allow_changes: bool) -> None:
     "Go on from the newest checkpoint in the run's folder, if there is one; refuse that of another run."
     if not (run.folder and checkpoints(run.folder)): return
     facts, tensors = read_checkpoint(run.folder)
-    there, here = ({k: v for k, v in f["config"].items() if k not in _FREE} | dict(data=f["data"], guide=f["guide"]) for f in (facts, run.facts))
+    defaults = json.loads(json.dumps(asdict(PretrainConfig())))  # of settings that are newer than the checkpoint
+    there, here = ({k: v for k, v in (defaults | f["config"]).items() if k not in _FREE} | dict(data=f["data"], guide=f["guide"]) for f in (facts, run.facts))
     changed = [f"{k} was {there.get(k)!r}, is {here.get(k)!r}" for k in there | here if there.get(k) != here.get(k)]
     if changed and not allow_changes:
         raise ValueError(f"folder: {str(run.folder)!r} holds a run with other settings ({'; '.join(changed)}). Use another folder, the same settings, or allow_changes=True to go on with the new ones")
@@ -676,14 +695,14 @@ def _anywhere(run: _Run, pressed: list) -> bool:
 def pretrain(
     config: PretrainConfig, # the run
     data: ImageSet, # images to train on; their labels are used for the kNN that is shown, and for nothing else
-    guide: Guide | None = None, # a guide or an `EmbeddingCache`; needed by every strategy but SimCLR
+    guide: Guide | None = None, # a guide, an `EmbeddingCache`, or `SelfGuide()`; needed by every strategy but SimCLR
     folder: str | os.PathLike | None = None, # for checkpoints, metrics and record; a run found there is resumed, a finished one is loaded; None writes nothing
     command: str = "pretrain(config, data, guide, folder)", # what the record names as its origin
     progress: bool = True, # show a bar with loss and images/s
     allow_changes: bool = False, # resume although settings, data or guide are not those of the run in the folder
     profile: bool = False, # measure where the time goes; on a GPU this costs some speed
 ) -> PretrainResult:
-    """Train an encoder with guided NT-Xent, in one process or in all that were launched.
+    """Train an encoder with a guided contrastive loss, in one process or in all that were launched.
 
     Raises `ValueError` where data, guide and configuration do not fit, before anything is trained; `FloatingPointError` where the run diverges, `MemoryError` where memory does not suffice, `OSError` where a checkpoint cannot be written.
     Ctrl-C finishes the step, writes a checkpoint and raises `KeyboardInterrupt`."""
@@ -724,7 +743,7 @@ def dry_run(
 ) -> DryRun:
     "Measure some steps and predict the run. Nothing is written. Images from files may come faster at first than they will later, as the loader works ahead."
     strategy, part, guide_hours = parse_strategy(config.strategy), data, 0.0
-    if guide is not None and strategy.needs_guide and not strategy.needs_per_view and not isinstance(guide, EmbeddingCache):
+    if guide is not None and strategy.needs_guide and not strategy.needs_per_view and not isinstance(guide, (EmbeddingCache, SelfGuide)):
         part, start = data.subset(torch.arange(min(len(data), 4 * config.batch_size))), time.perf_counter()
         guide = EmbeddingCache.build(guide, part, progress=False)
         guide_hours = (time.perf_counter() - start) * len(data) / len(part) / 3600

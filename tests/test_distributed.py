@@ -8,13 +8,14 @@ import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from clip_help_simclr.losses import DecoupledNTXent, InfoNCE, NTXent, SpectralContrastive
-from clip_help_simclr.resampling import AddNewPositive, Compose, DropEasyNegative, DropFalseNegative, DropFalsePositive
+from clip_help_simclr.resampling import AddNewPositive, Compose, DropEasyNegative, DropFalseNegative, DropFalsePositive, NearestOfOtherView, SameClass, SoftTargets
 
 if not dist.is_available() or not dist.is_gloo_available(): pytest.skip("torch without gloo", allow_module_level=True)
 
 SIZES = {2: (3, 2), 3: (4, 1, 3), 4: (2, 3, 1, 2)}  # images of each process: the last batch of an epoch is uneven
 STRATEGIES = [None, AddNewPositive(), DropFalsePositive(0.3), DropFalseNegative(0.3), DropEasyNegative(0.3),
-              Compose(AddNewPositive(0.3), DropFalsePositive(0.3), DropFalseNegative(0.2), DropEasyNegative(0.2))]
+              Compose(AddNewPositive(0.3), DropFalsePositive(0.3), DropFalseNegative(0.2), DropEasyNegative(0.2)),
+              SameClass(), SoftTargets(0.3), NearestOfOtherView()]
 
 
 def losses(strategy, views, tile, gather):
@@ -22,7 +23,7 @@ def losses(strategy, views, tile, gather):
     yield NTXent(0.2, strategy, views, tile, gather)
     yield DecoupledNTXent(0.2, strategy, views, tile, gather)
     yield SpectralContrastive(strategy, views, tile, gather)
-    if views == 2:
+    if views == 2 and not isinstance(strategy, NearestOfOtherView):
         info, spectral = InfoNCE(0.2, strategy, tile, gather), SpectralContrastive(strategy, 2, tile, gather)
         yield lambda z, guide: info(*z.chunk(2), guide)
         yield lambda z, guide: spectral(z.chunk(2)[0], guide, z.chunk(2)[1])

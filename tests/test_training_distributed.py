@@ -16,7 +16,7 @@ from torch import nn
 from clip_help_simclr.core import load_record
 from clip_help_simclr.data import load_data
 from clip_help_simclr.guides import LabelGuide
-from clip_help_simclr.training import PretrainConfig, build_model, checkpoints, pretrain, read_checkpoint
+from clip_help_simclr.training import PretrainConfig, SelfGuide, build_model, checkpoints, pretrain, read_checkpoint
 
 if not dist.is_available() or not dist.is_gloo_available(): pytest.skip("torch without gloo", allow_module_level=True)
 
@@ -26,6 +26,7 @@ RUNS = dict( # 31 images a batch: the processes' shares differ
     guided=replace(BASE, strategy="AddNewPositive + DropFalseNegative(ratio=0.1)", optimizer="sgd", lr=0.1, views=3),
     neighbours=replace(BASE, strategy="AddNewPositive(pool='dataset')", views=3),
     chunks=replace(BASE, strategy="AddNewPositive", chunk=11),
+    own=replace(BASE, strategy="NearestOfOtherView", loss="decoupled"),
 )
 
 
@@ -42,7 +43,7 @@ def layer_norms(module):
 
 def train(name, config, folder):
     build = (lambda *args: layer_norms(build_model(*args))) if name == "chunks" else build_model
-    with patch("clip_help_simclr.training.build_model", build): return pretrain(config, data(), LabelGuide(0.0), folder, progress=False)
+    with patch("clip_help_simclr.training.build_model", build): return pretrain(config, data(), SelfGuide() if name == "own" else LabelGuide(0.0), folder, progress=False)
 
 
 def work(rank, folder):

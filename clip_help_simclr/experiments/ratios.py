@@ -22,7 +22,7 @@ from ..resampling import AddNewPositive, DropEasyNegative, DropFalseNegative, Dr
 from ..trials import GuideTrial, PretrainTrial, Trial, Verdict, compare
 
 # %% auto #0
-__all__ = ['RATIOS', 'BatchTrial', 'ViewsTrial', 'trials']
+__all__ = ['RATIOS', 'BatchTrial', 'ViewsTrial', 'trials', 'verdicts']
 
 # %% ../../nbs/experiments/52_ratios.ipynb #680e7443
 _GUIDED, _DROPS, RATIOS = "captions:0.2", (DropFalsePositive, DropFalseNegative, DropEasyNegative), (0.05, 0.1, 0.2, 0.5)
@@ -129,3 +129,65 @@ def trials(
         out += [BatchTrial(base["data"], _GUIDED, n, seed, **of_guide) for n in size.pick((64,), _SIZES, _SIZES)]
         out += _one_seed(base, seed, size.pick(4, 1, 1), size.pick((256,), _SIZES, _SIZES), size.pick((0.5,), (0.05, 0.2, 0.5), (0.05, 0.1, 0.2)))
     return sorted(dict.fromkeys(out), key=lambda trial: getattr(trial, "batch_size", 0) == max(_SIZES)) # the slowest of all seeds come last
+
+# %% ../../nbs/experiments/52_ratios.ipynb #35c17db8
+def _trained(
+    runs: pd.DataFrame, # rows of `run_trials`
+    **settings, # columns and their values
+) -> pd.DataFrame:
+    "The trainings with the settings of the first one, but for these."
+    rows = runs[(runs.kind == "PretrainTrial") & (runs.strategy != "untrained")]
+    settings = rows.iloc[0][["batch_size", "temperature", "views"]].to_dict() | settings
+    return rows[(rows[list(settings)] == pd.Series(settings)).all(axis=1)]
+
+def _gains(part: pd.DataFrame) -> pd.DataFrame:
+    "Of trainings of one setting, each strategy compared with SimCLR."
+    return compare(part, "strategy", repr(SimCLR()), "linear")
+
+# %% ../../nbs/experiments/52_ratios.ipynb #0aed42a4
+def _bands(runs: pd.DataFrame) -> pd.DataFrame:
+    "Means over pairs of views by the smallest ratio at which DropFalsePositive drops them."
+    return pd.concat([pd.DataFrame(r.bands).assign(seed=r.seed) for r in runs[runs.kind == "ViewsTrial"].itertuples()], ignore_index=True)
+
+# %% ../../nbs/experiments/52_ratios.ipynb #923b1d7f
+def _verdict(claim: str, part: pd.DataFrame, better, worse, first: pd.Series, by: str = "strategy", measure: str = "linear", unit: str = "points") -> Verdict:
+    "That the trials with one value of `by` beat those with another, paired by seed; one seed decides nothing. `first`: a training of the record."
+    row = compare(part, by, worse, measure).loc[better]
+    effect = Interval(*row[["difference", "low", "high"]]) if row.n > 1 else Interval(row.difference, -math.inf, math.inf)
+    return Verdict(claim, f"{first['data']}, {_GUIDED} (captions made from labels)", effect, unit, f"{first['encoder']} {first['width']:.0f}, {first['epochs']:.0f} epochs, {row.n:.0f} seeds")
+
+def _best_temperature(runs: pd.DataFrame, strategy) -> pd.DataFrame:
+    "A strategy's trainings at the temperature of its best mean validation accuracy."
+    parts = [_trained(runs, temperature=t) for t in sorted(runs.temperature.dropna().unique())]
+    parts = [part[part.strategy == repr(strategy)] for part in parts]
+    return max(parts, key=lambda part: part.validation.mean() if len(part) else -math.inf)
+
+def _gain_by_batch(runs: pd.DataFrame) -> pd.DataFrame:
+    "AddNewPositive's gain in linear accuracy, a row a seed and batch size."
+    parts = {n: _trained(runs, batch_size=n).pivot(index="seed", columns="strategy", values="linear") for n in _SIZES}
+    return pd.concat([(t[repr(AddNewPositive())] - t[repr(SimCLR())]).dropna().rename("linear").reset_index().assign(batch_size=n) for n, t in parts.items() if t.shape[1] > 1])
+
+def _dropped_views(runs: pd.DataFrame) -> pd.DataFrame:
+    "Means over the pairs that DropFalsePositive(0.1) drops and keeps, in percent, a row a seed and side."
+    bands = _bands(runs).assign(kept=lambda t: t.band > 0.1)
+    total = bands[["ink", "right"]].mul(100 * bands.pairs, axis=0).assign(pairs=bands.pairs, seed=bands.seed, kept=bands.kept).groupby(["seed", "kept"]).sum()
+    return total[["ink", "right"]].div(total.pairs, axis=0).reset_index()
+
+# %% ../../nbs/experiments/52_ratios.ipynb #4c8edcca
+def verdicts(
+    runs: pd.DataFrame, # rows of `run_trials`
+) -> list[Verdict]:
+    "What the record says about each claim."
+    part, three, plain, add = _trained(runs), _trained(runs, views=3), repr(SimCLR()), repr(AddNewPositive())
+    first = part.iloc[0]
+    published = [AddNewPositive(), DropFalsePositive(0.1), DropFalseNegative(0.05), DropEasyNegative(0.1)]
+    out = [_verdict(f"{type(s).__name__} at its published setting beats SimCLR", part, repr(s), plain, first) for s in published]
+    out += [_verdict(f"{drop.__name__} costs accuracy where it drops half", part, plain, repr(drop(0.5)), first) for drop in _DROPS]
+    out += [_verdict("A new positive of half the weight beats one of the whole weight", part, add, repr(AddNewPositive(1.0)), first),
+            _verdict("The nearest column is a better new positive than the tenth", part, add, repr(AddNewPositive(rank=10)), first),
+            _verdict("A neighbour from the data set beats one from the batch, three views each", three, repr(AddNewPositive(pool="dataset")), add, first),
+            _verdict("AddNewPositive gains more in batches of 1,024 than of 64", _gain_by_batch(runs), 1024, 64, first, "batch_size"),
+            _verdict("AddNewPositive beats SimCLR, each at its best temperature by validation", pd.concat([_best_temperature(runs, s) for s in (SimCLR(), AddNewPositive())]), add, plain, first),
+            _verdict("Pairs that DropFalsePositive drops show less of the digit", _dropped_views(runs), True, False, first, "kept", "ink", "points of the digit"),
+            _verdict("Pairs that DropFalsePositive drops are less often recognized", _dropped_views(runs), True, False, first, "kept", "right", "points of the pairs")]
+    return out

@@ -359,19 +359,42 @@ def _nearest(graph: PairGraph, side: int = 512) -> Int[Tensor, "r"]: # tiles of 
     blocks = [group[0] for group in graph.groups(height=m)]
     return torch.cat([nearest(*similarity.factors(block), block.start) + other(view) for view, block in enumerate(blocks)])
 
+# %% ../nbs/20_resampling.ipynb #3c1f0ab2
+def _of_rank(graph: PairGraph, rank: int, height: int = 512) -> Int[Tensor, "r"]: # blocks of `height` rows
+    "For each row the `rank`-th most similar column that shows another image; the lowest first among ties."
+    similarity, N, out = graph.similarity, graph.images, []
+    guide = similarity.embedding if similarity.per_view else similarity.embedding.repeat(graph.views, 1)
+    column = torch.arange(len(guide), device=guide.device)
+    for rows in graph.rows()[:, None].split(height):
+        S = guide[rows[:, 0]] @ guide.T
+        unpaired = column % N == rows % N
+        if graph.cross: unpaired |= column // N == rows // N
+        S.masked_fill_(unpaired, -torch.inf)
+        value = S.topk(rank).values[:, -1:]
+        above = (S > value + similarity.tolerance).sum(1, keepdim=True)
+        tied = (S - value).abs() <= similarity.tolerance
+        out.append((tied.cumsum(1) == rank - above).to(torch.uint8).argmax(1))
+    return torch.cat(out)
+
 # %% ../nbs/20_resampling.ipynb #b48479f8
 @dataclass(frozen=True)
 class AddNewPositive(Resampler):
     """The most guide-similar column of another image becomes a further positive. Zhang et al., ICML 2023.
 
-    `weight` is the new positive's share of the row, in [0, 1]; 0 is SimCLR, the published setting is 1/2.
+    `weight` is the new positive's share of the row, in [0, 1]; 0 is SimCLR, the published setting is 1/2. A `rank` of 2 or more takes the column that comes second, third, … instead;
+    ties, such as the views of one image to a guide of one embedding an image, count one by one from the lowest column.
     With `pool="dataset"` the last view of each image shows its nearest neighbour in the whole data set (`EmbeddingCache.neighbours`), and that is the new positive."""
     weight: float = 0.5 # share of the new positive
     pool: str = "batch" # where the new positive comes from: batch or dataset
+    rank: int = 1 # which of the most similar columns it is; of a batch only
 
     def __post_init__(self):
         _check_unit("weight", self.weight, one=True)
         pick("pool", self.pool, dict.fromkeys(("batch", "dataset")))
+        if not isinstance(self.rank, int) or self.rank < 1: raise ValueError(f"rank: expected 1 (the most similar column) or a larger integer, got {self.rank!r}")
+        if self.rank > 1 and self.pool == "dataset": raise ValueError(f"rank: AddNewPositive(pool='dataset') takes the nearest neighbour, so rank is 1; got {self.rank}. Use pool='batch' for others")
+
+    def __repr__(self): return f"AddNewPositive(weight={self.weight!r}, pool={self.pool!r}{f', rank={self.rank}' if self.rank > 1 else ''})"
 
     @property
     def needs_neighbours(self) -> bool: return self.pool == "dataset"
@@ -379,7 +402,8 @@ class AddNewPositive(Resampler):
     def edit(self, graph):
         if self.pool == "dataset": return self._last_view(graph)
         if graph.images < 2: raise ValueError("z: AddNewPositive looks for the nearest other image, got a batch of one. Use at least 2 images a batch")
-        new = _nearest(graph)[:, None]
+        if self.rank > (others := graph.columns - graph.columns // graph.images): raise ValueError(f"rank: AddNewPositive takes column number {self.rank} of those that show other images, and a row has {others}. Use a lower rank, or more images a batch")
+        new = (_nearest(graph) if self.rank == 1 else _of_rank(graph, self.rank))[:, None]
         share = torch.full_like(graph.weights[:, :1], self.weight)
         return graph.with_positives(torch.cat([graph.positives, new], 1), torch.cat([(1 - self.weight) * graph.weights, share], 1))
 

@@ -13,7 +13,7 @@ from clip_help_simclr.resampling import AddNewPositive, Compose, DropEasyNegativ
 if not dist.is_available() or not dist.is_gloo_available(): pytest.skip("torch without gloo", allow_module_level=True)
 
 SIZES = {2: (3, 2), 3: (4, 1, 3), 4: (2, 3, 1, 2)}  # images of each process: the last batch of an epoch is uneven
-STRATEGIES = [None, AddNewPositive(), DropFalsePositive(0.3), DropFalseNegative(0.3), DropEasyNegative(0.3),
+STRATEGIES = [None, AddNewPositive(), AddNewPositive(rank=2), DropFalsePositive(0.3), DropFalseNegative(0.3), DropEasyNegative(0.3),
               Compose(AddNewPositive(0.3), DropFalsePositive(0.3), DropFalseNegative(0.2), DropEasyNegative(0.2)),
               SameClass(), SoftTargets(0.3), NearestOfOtherView()]
 

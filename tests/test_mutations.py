@@ -84,6 +84,8 @@ MUTANTS = {
         ("positives leave with the band", '(weights == 0).to(out.dtype), "amin")', 'torch.ones_like(weights, dtype=out.dtype), "amin")'),
         ("another pair is false", "kthvalue(k).values", "kthvalue(k + 1).values"),
         ("the nearest is a view of the own image", "_fill_own(S, start, 0, period, -torch.inf)", "_fill_own(S, start, 0, max(rows.shape[0], columns.shape[0]), -torch.inf)"),
+        ("ties of a lower rank not counted", "(tied.cumsum(1) == rank - above)", "(tied.cumsum(1) == 1)"),
+        ("views of the own image have a rank", "unpaired = column % N == rows % N", "unpaired = column == rows"),
         ("the new positive takes too little", "(1 - self.weight) * graph.weights", "graph.weights"),
         ("weights not scaled to sum 1", "weights=weights / torch.where(kept, total, 1)", "weights=weights"),
     ],

@@ -5,31 +5,53 @@
 # %% ../../nbs/experiments/51_guide_quality.ipynb #7c2c29ca
 from __future__ import annotations
 
-from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from ..core import Scale, generator
+from ..cooccurrence import Cooccurrence
+from ..core import Scale
+from ..data import ShapesWorld
 from ..evaluation import Interval, seed_interval
-from ..trials import GuideTrial, PretrainTrial, Trial, Verdict, compare
+from ..factorization import optimal_features
+from ..generalization import probe_bound, probe_error
+from ..trials import GuideTrial, PretrainTrial, Trial, Verdict
 
 # %% auto #0
-__all__ = ['STRATEGIES', 'NAMED', 'MORE_NAMED', 'trials']
+__all__ = ['NAMED', 'STRATEGIES', 'HABITS', 'world', 'levers', 'trials', 'shapes_runs', 'crossing', 'rank_agreement',
+           'share_runs', 'verdicts']
+
+# %% ../../nbs/experiments/51_guide_quality.ipynb #28e069c8
+NAMED = dict(colour=1.0, size=0.5) # how often captions name what
+
+def world(
+    noise: float, # ν, probability that a name is wrong
+    named: dict[str, float] = NAMED, # how often captions name what
+) -> dict: # knobs of a `ShapesWorld` whose label is the colour
+    "One of the worlds of this experiment."
+    return dict(named=named, caption_noise=noise, label="colour")
+
+def levers(
+    knobs: dict, # of the world
+    k: int = 6, # features
+) -> dict[str, float]: # alpha, phi, eigenvalue (λ_{k+1}), bound, and error: of a probe on the optimal k features
+    "What the theory says of a world's text-induced pairs, from their exact joint distribution."
+    joint = ShapesWorld(**knobs).joint(also=("size", "texture"))
+    co = Cooccurrence(joint.P)
+    pairs = co.text_induced()
+    phi, following = pairs.labeling_error(joint.labels), pairs.eigh(k + 1)[0][k].clamp(0, 1).item()
+    error = probe_error(optimal_features(pairs, k), joint.labels, pairs.marginal)
+    return dict(alpha=co.labeling_error(joint.labels, joint.caption_labels), phi=phi, eigenvalue=following, bound=probe_bound(phi, following), error=error)
 
 # %% ../../nbs/experiments/51_guide_quality.ipynb #0a8a0a1b
 STRATEGIES = ("AddNewPositive", "DropFalseNegative", "DropEasyNegative")
-NAMED = dict(colour=1.0, size=0.5) # how often captions name what
-MORE_NAMED = (dict(colour=1.0), dict(colour=1.0, size=1.0), dict(colour=1.0, size=1.0, texture=1.0)) # and in the worlds that differ in nothing else
+HABITS = (dict(colour=1.0), dict(colour=1.0, size=1.0), dict(colour=1.0, size=1.0, texture=1.0)) # other habits of captions
 
-def _world(noise: float, named: dict[str, float] = NAMED) -> dict:
-    "Knobs of a world in which the colour is the label."
-    return dict(named=named, caption_noise=noise, label="colour")
-
-_SIZES: dict[str, dict] = { # scale: seeds, noises, the noise of worlds that name more, shares of captioned digits, and settings of the trials
-    "tiny": dict(seeds=1, noises=(0.0, 0.8), more=0.8, shares=(1.0,), shapes=dict(train=512, epochs=1, width=4), digits=dict(train=512, epochs=1, width=4), steps=20),
-    "small": dict(seeds=3, noises=(0.0, 0.1, 0.2, 0.4, 0.6, 0.8), more=0.2, shares=(0.01, 0.03, 0.1, 0.3, 1.0), shapes=dict(train=4096, epochs=6, width=8), digits=dict(epochs=4), steps=600),
-    "full": dict(seeds=5, noises=(0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), more=0.2, shares=(0.01, 0.02, 0.03, 0.1, 0.3, 1.0), shapes=dict(train=32_768, epochs=20, encoder="resnet18"), digits=dict(epochs=40, encoder="resnet18"), steps=4000)}
+_SIZES: dict[str, dict] = { # scale: seeds, noises, further ones for AddNewPositive told by captions, the noise of other habits, shares of captioned digits, and settings of the trials
+    "tiny": dict(seeds=1, noises=(0.0, 0.8), further=(), habits=0.8, shares=(1.0,), shapes=dict(train=512, epochs=1, width=4), digits=dict(train=512, epochs=1, width=4), steps=20),
+    "small": dict(seeds=3, noises=(0.0, 0.2, 0.4, 0.8), further=(0.1, 0.6), habits=0.2, shares=(0.01, 0.03, 0.1, 1.0), shapes=dict(train=4096, epochs=4, width=8), digits=dict(epochs=4), steps=400),
+    "full": dict(seeds=5, noises=(0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8), further=(0.05, 0.15, 0.5), habits=0.2, shares=(0.01, 0.02, 0.03, 0.1, 0.3, 1.0), shapes=dict(train=32_768, epochs=20, encoder="resnet18"), digits=dict(epochs=40, encoder="resnet18"), steps=4000)}
 
 # %% ../../nbs/experiments/51_guide_quality.ipynb #43400fd8
 def trials(
@@ -38,10 +60,11 @@ def trials(
     "The grid, seed by seed."
     sizes, out = _SIZES[size.name], []
     for seed in range(sizes["seeds"]):
-        def shapes(strategy, guide, world): return PretrainTrial("shapes", strategy, guide, seed, world=world, **sizes["shapes"])
-        out += [shapes("SimCLR", None, _world(0.0)), *(shapes("AddNewPositive", f"labels:{noise:g}", _world(0.0)) for noise in sizes["noises"])]
-        out += [shapes(strategy, "counts", _world(noise)) for noise in sizes["noises"] for strategy in STRATEGIES]
-        out += [shapes("AddNewPositive", "counts", _world(sizes["more"], named)) for named in MORE_NAMED]
+        def shapes(strategy, guide, knobs): return PretrainTrial("shapes", strategy, guide, seed, world=knobs, **sizes["shapes"])
+        out += [shapes("SimCLR", None, world(0.0)), *(shapes("AddNewPositive", f"labels:{noise:g}", world(0.0)) for noise in sizes["noises"])]
+        out += [shapes(strategy, "counts", world(noise)) for noise in sizes["noises"] for strategy in STRATEGIES]
+        out += [shapes("AddNewPositive", "counts", world(noise)) for noise in sizes["further"]]
+        out += [shapes("AddNewPositive", "counts", world(sizes["habits"], named)) for named in HABITS]
         out += _share_trials(seed, sizes)
     return out
 
@@ -52,3 +75,86 @@ def _share_trials(seed: int, sizes: dict) -> list[Trial]:
         out.append(GuideTrial("digits", guide, seed, sizes["digits"].get("train"), guide_steps=sizes["steps"]))
         out.append(PretrainTrial("digits", "AddNewPositive", guide, seed, guide_steps=sizes["steps"], **sizes["digits"]))
     return out
+
+# %% ../../nbs/experiments/51_guide_quality.ipynb #165eaf77
+def shapes_runs(
+    runs: pd.DataFrame, # rows of `run_trials`
+) -> pd.DataFrame: # those on shapes, with row (strategy, and guide if it is not the captions), noise (ν), names (what captions name) and gain (over SimCLR, in points)
+    "The trainings with noisy captions and labels."
+    found = runs[runs.data == "shapes"].copy()
+    told = found.guide.fillna("").str.partition(":")
+    found["row"] = found.strategy + np.where(told[0] == "labels", ", noisy labels", "")
+    found["noise"] = [float(noise) if kind == "labels" else knobs["caption_noise"] for kind, noise, knobs in zip(told[0], told[2], found.world)]
+    found["names"] = [", ".join(name if p == 1 else f"{name} ({p:.0%})" for name, p in knobs["named"].items()) for knobs in found.world]
+    found["gain"] = found.linear - found.seed.map(found[found.strategy == "SimCLR"].set_index("seed").linear)
+    return found
+
+# %% ../../nbs/experiments/51_guide_quality.ipynb #736de984
+def _below_zero(noise: np.ndarray, gain: np.ndarray) -> float:
+    "Where the line through these points first falls below zero; infinite if it does not."
+    if not (gain < 0).any(): return np.inf
+    i = int(np.argmax(gain < 0))
+    return float(noise[0] if i == 0 else noise[i - 1] + (noise[i] - noise[i - 1]) * gain[i - 1] / (gain[i - 1] - gain[i]))
+
+def crossing(
+    gains: pd.DataFrame, # gain over SimCLR: a row a noise, rising; a column a seed
+) -> Interval: # noise; infinite where the gain stays above zero
+    "The noise from which on the mean gain is below zero, with its 95 % bootstrap interval over seeds."
+    noise, gain = gains.index.to_numpy(), gains.to_numpy()
+    resampled = [_below_zero(noise, gain[:, list(seeds)].mean(1)) for seeds in product(range(gain.shape[1]), repeat=gain.shape[1])]
+    return Interval(_below_zero(noise, gain.mean(1)), *np.quantile(resampled, [0.025, 0.975], method="inverted_cdf").tolist())
+
+# %% ../../nbs/experiments/51_guide_quality.ipynb #13e6ef1c
+def rank_agreement(
+    found: pd.DataFrame, # rows of `shapes_runs`
+) -> pd.Series: # a seed: from -1 (the bound has the order upside down) to 1
+    "Spearman's correlation over the worlds, of minus the bound with the accuracy of AddNewPositive told by captions."
+    by_captions = found[found.row == "AddNewPositive"]
+    worse = pd.Series([levers(knobs)["bound"] for knobs in by_captions.world], by_captions.index)
+    return by_captions.assign(better=-worse).groupby("seed")[["better", "linear"]].apply(lambda part: part.better.corr(part.linear, method="spearman"))
+
+# %% ../../nbs/experiments/51_guide_quality.ipynb #e06d1311
+def share_runs(
+    runs: pd.DataFrame, # rows of `run_trials`
+) -> pd.DataFrame: # a row for each share and seed: linear accuracy of guide, student and SimCLR, in percent
+    "The trainings with few captions."
+    digits = runs[runs.data == "digits"]
+    told = digits[digits.guide.notna()]
+    table = told.assign(share=told.guide.str.partition(":")[2].astype(float)).pivot(index=["share", "seed"], columns="kind", values="linear")
+    table = table.rename(columns=dict(GuideTrial="guide", PretrainTrial="student")).rename_axis(columns=None).reset_index()
+    return table.assign(SimCLR=table.seed.map(digits[digits.guide.isna()].set_index("seed").linear))
+
+# %% ../../nbs/experiments/51_guide_quality.ipynb #819148c2
+def _over_seeds(values: pd.Series) -> Interval: return seed_interval(values.tolist())
+
+def verdicts(
+    runs: pd.DataFrame, # the record's rows, of two seeds or more
+) -> list[Verdict]:
+    "What the record says about the claims."
+    found, digits = shapes_runs(runs), share_runs(runs).set_index(["share", "seed"])
+    usual = found[found.world.map(lambda knobs: knobs["named"] == NAMED)].set_index(["row", "noise", "seed"]).gain.sort_index()
+    def verdict(claim, values, data="shapes, captions", unit="points"): return Verdict(claim, data, _over_seeds(values), unit, _setting(runs, data.partition(",")[0]))
+    slope = -usual["AddNewPositive"].groupby("seed").apply(lambda gain: np.polyfit(gain.index.get_level_values("noise"), gain, 1)[0] / 10)
+    sources = (usual["AddNewPositive, noisy labels"] - usual["AddNewPositive"])[lambda d: d.index.get_level_values("noise") > 0].groupby("seed").mean()
+    habits = found[(found.row == "AddNewPositive") & (found.noise == 0.2)].pivot(index="seed", columns="names", values="linear")
+    few, tenth, most = (digits.loc[share] for share in (0.01, 0.1, 1.0))
+    return [
+        verdict("The fewer captions are wrong, the more AddNewPositive gains", slope, unit="points per tenth of wrong captions"),
+        verdict("AddNewPositive helps while a fifth of the captions is wrong", usual["AddNewPositive", 0.2]),
+        verdict("AddNewPositive hurts where captions say next to nothing (ν = 0.8)", -usual["AddNewPositive", 0.8]),
+        verdict("DropFalseNegative helps with captions without errors", usual["DropFalseNegative", 0.0]),
+        verdict("DropEasyNegative helps with captions without errors", usual["DropEasyNegative", 0.0]),
+        verdict("With bad captions (ν = 0.8) dropping negatives hurts less than adding positives", usual["DropFalseNegative", 0.8] - usual["AddNewPositive", 0.8]),
+        verdict("At equal φ, noisy labels, which name nothing else, teach more than noisy captions", sources, "shapes, captions and labels"),
+        verdict("At equal φ, captions that name the colour alone teach more than those that name size and texture, too", habits["colour"] - habits["colour, size, texture"]),
+        verdict("The bound orders worlds as their accuracy does", rank_agreement(found), unit="rank correlation"),
+        verdict("1 % of captions are enough to gain", few.student - few.SimCLR, "digits, caption guide"),
+        verdict("With 1 % of captions the student is better than its guide", few.student - few.guide, "digits, caption guide"),
+        verdict("With all captions the guide is better than its student", most.guide - most.student, "digits, caption guide"),
+        verdict("Captions beyond a tenth still add", most.student - tenth.student, "digits, caption guide")]
+
+def _setting(runs: pd.DataFrame, data: str) -> str:
+    "What a verdict is limited to."
+    told = runs[(runs.data == data) & (runs.kind == "PretrainTrial")].iloc[0]
+    network = f"ConvNet of width {told.width:g}" if told.encoder == "convnet" else told.encoder
+    return f"{network}, {told.epochs:g} epochs, {runs.seed.nunique()} seeds"

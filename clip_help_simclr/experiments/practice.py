@@ -25,7 +25,7 @@ from ..resampling import PairGraph, parse_strategy
 from ..trials import PretrainTrial, Trial, Verdict, _guide, _splits
 
 # %% auto #0
-__all__ = ['pair_tables', 'GraphTrial', 'graph_of', 'trainings', 'trials', 'joined', 'rank_correlation']
+__all__ = ['pair_tables', 'GraphTrial', 'graph_of', 'trainings', 'trials', 'joined', 'rank_correlation', 'agreement', 'verdicts']
 
 # %% ../../nbs/experiments/53_text_vs_augmentation_in_training.ipynb #f6ef74cd
 def _told_everything(world: dict | None) -> dict:
@@ -113,7 +113,7 @@ def joined(
     records: dict[str, pd.DataFrame], # rows of the experiments' records, by experiment
     graphs: pd.DataFrame, # rows of this one
     size: Scale, # whose trainings they are
-) -> pd.DataFrame: # a row a setting: accuracy and gain over SimCLR (linear probe, means over seeds), phi, eigenvalue, bound, and whether its positives are other than SimCLR's
+) -> pd.DataFrame: # a row a setting: accuracy and gain over SimCLR (linear probe, means over seeds), phi, phi_labels, eigenvalue, bound, whether its positives are `edited`, and `group`: settings that can be compared
     "Every training beside its graph. SimCLR of the same seed, batch and temperature is what it is compared with."
     graphs, rows = graphs.set_index("key"), []
     for name, runs in records.items():
@@ -126,7 +126,7 @@ def joined(
     rows = pd.DataFrame(rows)
     base = rows[rows.strategy == "SimCLR"].set_index(same := ["experiment", "data", "seed", "batch_size", "temperature"]).linear
     rows["gain"] = rows.linear - base.reindex(pd.MultiIndex.from_frame(rows[same])).to_numpy()
-    return rows.groupby(_SETTING, sort=False).mean(numeric_only=True).drop(columns="seed").reset_index()
+    return rows.groupby(_SETTING, sort=False).mean(numeric_only=True).drop(columns="seed").reset_index().assign(edited=lambda t: t.edited > 0, group=lambda t: t.data + " (" + t.experiment + ")")
 
 # %% ../../nbs/experiments/53_text_vs_augmentation_in_training.ipynb #0b3d668e
 def rank_correlation(
@@ -144,3 +144,23 @@ def rank_correlation(
     rng, everything = np.random.default_rng(seed), np.arange(len(x))
     samples = [rho(rng.choice(everything, len(x))) for _ in range(draws)]
     return Interval(rho(everything), *np.nanquantile(samples, [0.025, 0.975]).tolist())
+
+# %% ../../nbs/experiments/53_text_vs_augmentation_in_training.ipynb #8d8dc33f
+def agreement(
+    settings: pd.DataFrame, # of `joined`
+    column: str, # phi, eigenvalue or bound: smaller is better, says the theory
+) -> Interval: # Spearman's ρ of minus the column and the gain
+    "How well a lever orders the trainings whose positives are edited, and SimCLR, within groups."
+    part = settings[settings.edited | settings.strategy.str.startswith("SimCLR")]
+    return rank_correlation(-part[column].to_numpy(), part.gain.to_numpy(), part.group.to_numpy())
+
+# %% ../../nbs/experiments/53_text_vs_augmentation_in_training.ipynb #871d9d51
+def verdicts(
+    runs: pd.DataFrame, # rows of this experiment's record
+    records: dict[str, pd.DataFrame], # rows of the others', by experiment
+) -> list[Verdict]:
+    "Whether the theory's levers order the trainings."
+    settings = joined(records, runs, Scale("small"))
+    n, groups = len(settings[settings.edited]), settings.group.nunique()
+    claims = {"bound": "A smaller bound 2φ/(1 − λ) + ρ goes with a larger gain", "phi": "A smaller labeling error φ of the pairs goes with a larger gain", "eigenvalue": "A smaller λ of the pairs goes with a larger gain"}
+    return [Verdict(claim, f"{n} settings in {groups} groups of trainings", agreement(settings, column), "rank correlation", "pairs estimated through 64 kinds; k = number of classes") for column, claim in claims.items()]

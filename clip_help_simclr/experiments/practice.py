@@ -124,7 +124,7 @@ def joined(
             rows.append(dict(experiment=name, data=t.data, strategy=t.strategy, guide=t.guide or "", world=json.dumps(t.world), batch_size=t.batch_size, temperature=t.temperature, seed=t.seed,
                              linear=found.linear[t.key], edited=graph.strategy != "SimCLR", **graphs.loc[graph.key, ["phi", "phi_labels", "eigenvalue", "bound"]]))
     rows = pd.DataFrame(rows)
-    base = rows[rows.strategy == "SimCLR"].set_index(same := ["experiment", "data", "seed", "batch_size", "temperature"]).linear
+    base = rows[rows.strategy.str.startswith("SimCLR")].set_index(same := ["experiment", "data", "seed", "batch_size", "temperature"]).linear
     rows["gain"] = rows.linear - base.reindex(pd.MultiIndex.from_frame(rows[same])).to_numpy()
     return rows.groupby(_SETTING, sort=False).mean(numeric_only=True).drop(columns="seed").reset_index().assign(edited=lambda t: t.edited > 0, group=lambda t: t.data + " (" + t.experiment + ")")
 

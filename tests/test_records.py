@@ -45,7 +45,9 @@ def test_two_trials_repeat():
         trial = trial_of(experiment, row)
         assert trial.key == row["key"], (experiment, trial)
         again = run_trials([trial], progress=False).iloc[0]
-        numbers = [k for k in ("validation", "linear", "few_shot", "knn", "loss", "phi", "bound") if k in row]
+        fixed = {*settings(row, type(trial)), "kind", "key", "commit", "seconds", "trial_seconds"}
+        numbers = [k for k, v in row.items() if k not in fixed and isinstance(v, (int, float))]
+        assert numbers, (experiment, trial)
         same_machine = all(environment()[k] == record["environment"][k] for k in ("cpu", "machine", "torch", "numpy", "scikit-learn"))
         for name in numbers:
             others = [r[name] for r in record["results"] if r["kind"] == row["kind"] and all(r[f] == row[f] for f in settings(row, type(trial)) if f != "seed")]

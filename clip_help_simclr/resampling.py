@@ -359,21 +359,27 @@ def _nearest(graph: PairGraph, side: int = 512) -> Int[Tensor, "r"]: # tiles of 
     blocks = [group[0] for group in graph.groups(height=m)]
     return torch.cat([nearest(*similarity.factors(block), block.start) + other(view) for view, block in enumerate(blocks)])
 
-# %% ../nbs/20_resampling.ipynb #3c1f0ab2
+# %% ../nbs/20_resampling.ipynb #2c48257c
+def _similarities(graph: PairGraph, height: int = 512) -> Iterator[tuple[Block, Float[Tensor, "b c"]]]: # at most `height` rows a block
+    "Guide similarities of each row to all columns that it can be paired with, by blocks of rows; -inf to itself."
+    for view in range(graph.views):
+        for part in _slices(graph.held, height):
+            block = graph.block(view, part)
+            rows, columns = graph.similarity.factors(block)
+            S = (rows @ columns.T).repeat(1, graph.columns // len(columns))
+            _fill_own(S, block.start, block.columns.start, graph.views * graph.images, -torch.inf)
+            yield block, S
+
+# %% ../nbs/20_resampling.ipynb #f286c1a9
 def _of_rank(graph: PairGraph, rank: int, height: int = 512) -> Int[Tensor, "r"]: # blocks of `height` rows
     "For each row the `rank`-th most similar column that shows another image; the lowest first among ties."
-    similarity, N, out = graph.similarity, graph.images, []
-    guide = similarity.embedding if similarity.per_view else similarity.embedding.repeat(graph.views, 1)
-    column = torch.arange(len(guide), device=guide.device)
-    for rows in graph.rows()[:, None].split(height):
-        S = guide[rows[:, 0]] @ guide.T
-        unpaired = column % N == rows % N
-        if graph.cross: unpaired |= column // N == rows // N
-        S.masked_fill_(unpaired, -torch.inf)
+    out, tolerance = [], graph.similarity.tolerance
+    for block, S in _similarities(graph, height):
+        _fill_own(S, block.start, block.columns.start, graph.images, -torch.inf)
         value = S.topk(rank).values[:, -1:]
-        above = (S > value + similarity.tolerance).sum(1, keepdim=True)
-        tied = (S - value).abs() <= similarity.tolerance
-        out.append((tied.cumsum(1) == rank - above).to(torch.uint8).argmax(1))
+        above = (S > value + tolerance).sum(1, keepdim=True)
+        tied = (S - value).abs() <= tolerance
+        out.append((tied.cumsum(1) == rank - above).to(torch.uint8).argmax(1) + block.columns.start)
     return torch.cat(out)
 
 # %% ../nbs/20_resampling.ipynb #b48479f8
@@ -458,17 +464,6 @@ class DropEasyNegative(Resampler):
     def __post_init__(self): _check_unit("ratio", self.ratio, one=False)
 
     def edit(self, graph): return graph.with_band(low=int(self.ratio * graph.columns))
-
-# %% ../nbs/20_resampling.ipynb #1d8eeb02
-def _similarities(graph: PairGraph, height: int = 512) -> Iterator[tuple[Block, Float[Tensor, "b c"]]]: # at most `height` rows a block
-    "Guide similarities of each row to all columns that it can be paired with, by blocks of rows; -inf to itself."
-    for view in range(graph.views):
-        for part in _slices(graph.held, height):
-            block = graph.block(view, part)
-            rows, columns = graph.similarity.factors(block)
-            S = (rows @ columns.T).repeat(1, graph.columns // len(columns))
-            _fill_own(S, block.start, block.columns.start, graph.views * graph.images, -torch.inf)
-            yield block, S
 
 # %% ../nbs/20_resampling.ipynb #197a958b
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ MUTANTS = {
         ("another pair is false", "kthvalue(k).values", "kthvalue(k + 1).values"),
         ("the nearest is a view of the own image", "_fill_own(S, start, 0, period, -torch.inf)", "_fill_own(S, start, 0, max(rows.shape[0], columns.shape[0]), -torch.inf)"),
         ("ties of a lower rank not counted", "(tied.cumsum(1) == rank - above)", "(tied.cumsum(1) == 1)"),
-        ("views of the own image have a rank", "unpaired = column % N == rows % N", "unpaired = column == rows"),
+        ("views of the own image have a rank", "_fill_own(S, block.start, block.columns.start, graph.images, -torch.inf)", "_fill_own(S, block.start, block.columns.start, graph.views * graph.images, -torch.inf)"),
         ("the new positive takes too little", "(1 - self.weight) * graph.weights", "graph.weights"),
         ("weights not scaled to sum 1", "weights=weights / torch.where(kept, total, 1)", "weights=weights"),
     ],

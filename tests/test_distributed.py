@@ -1,5 +1,6 @@
 """Losses over the batches of several processes equal those of one process with the union batch: loss, and parameter gradients under DistributedDataParallel."""
 import itertools
+import os
 
 import pytest
 import torch
@@ -63,6 +64,7 @@ def work(rank, sizes, meeting):
     del model
     dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # all is checked; the interpreter's own end has aborted once in a thread that gloo left behind
 
 
 @pytest.mark.parametrize("processes", SIZES)

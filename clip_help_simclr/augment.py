@@ -45,18 +45,18 @@ def crop_resize(
     flip: Bool[Tensor, "n"] | None = None, # which images to mirror left to right
 ) -> Float[Tensor, "n 3 size size"]: # in [0, 1] up to rounding; float32 for uint8 images
     "Crop, resize (bilinear, antialiased) and mirror each image by its own box: torchvision's `resized_crop(…, antialias=True)`, then `horizontal_flip`."
-    shrinks = True
-    if box.device.type == "cpu": # skip what no crop of this batch needs
+    shrinks = max(images.shape[2:]) > size
+    if shrinks and box.device.type == "cpu": # skip what no crop of this batch needs
         low, high, shrinks = box[:, :2].amin(0), (box[:, :2] + box[:, 2:]).amax(0), bool(box[:, 2:].max() > size)
         images, box = images[:, :, low[0]:high[0], low[1]:high[1]], box - F.pad(low, (0, 2))
-    gain = 1.0 if images.is_floating_point() else 1 / 255
-    images = images if images.is_floating_point() else images.float()
-    start, length = box.T.to(images.device, images.dtype).reshape(2, -1) # of all rows, then of all columns
+    gain, dtype = (1.0, images.dtype) if images.is_floating_point() else (1 / 255, torch.float32)
+    start, length = box.T.to(images.device, dtype).reshape(2, -1) # of all rows, then of all columns
     backwards = None if flip is None else torch.cat([torch.zeros_like(flip), flip]).to(images.device)
     rows, columns = _triangle_weights(start, length, size, max(images.shape[2:]), backwards, shrinks).chunk(2)
     rows, columns = rows[:, :, :images.shape[2]].mul_(gain), columns[:, :, :images.shape[3]]
-    x = torch.bmm(images.flatten(1, 2), columns.transpose(1, 2)).unflatten(1, (3, -1))
-    return torch.matmul(rows[:, None], x)
+    x = images.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format) # with the colours inside the rows, one product mixes the rows of all three
+    x = torch.bmm(x.flatten(1, 2), columns.transpose(1, 2)).view(len(x), -1, 3 * size)
+    return torch.bmm(rows, x).view(-1, size, 3, size).transpose(1, 2).contiguous()
 
 # %% ../nbs/31_augment.ipynb #e709710d
 def resize(
@@ -126,7 +126,7 @@ def adjust_hue(
 ) -> Float[Tensor, "n 3 height width"]: # in [0, 1]
     "Turn each image's hue: torchvision's `adjust_hue`, which goes through HSV."
     r, g, b = images.unbind(1)
-    v, m = images.amax(1), images.amin(1)
+    v, m = r.maximum(g).maximum(b), r.minimum(g).minimum(b)
     hue = (g + b).sub_(r).add_(v).sub_(m, alpha=2).copysign_(g - b)
     c = v.sub_(m)
     shift = 6 * shift[:, None] + shift.new_tensor([0.0, -2.0, 2.0])
@@ -279,7 +279,7 @@ def _render(
             if turn < 4: x = _jitter(x, *[c[rows] for c in coefficients], turn)
             if grays := int(q.gray.sum()): x[-grays:] = grayscale(x[-grays:])
             x = _where(x, q.sigma > 0, gaussian_blur, q.sigma, size // 10 // 2 * 2 + 1)
-            out.index_copy_(0, place[rows], x.clamp_(0, 1)) # weights that sum to 1 stray from it by a rounding
+            out[place[rows]] = x.clamp_(0, 1) # weights that sum to 1 stray from it by a rounding
     return out
 
 # %% ../nbs/31_augment.ipynb #7f85a295

@@ -28,7 +28,7 @@ def _triangle_weights(
     shrinks: bool = True, # False if no crop is longer than `size`
 ) -> Float[Tensor, "n size source"]:
     "Weights of antialiased bilinear resizing along one axis; each row sums to 1."
-    length, pixel = length[:, None], torch.arange(max(size, source), device=start.device, dtype=start.dtype) + 0.5
+    length, pixel = length[:, None], torch.arange(0.5, max(size, source), device=start.device, dtype=start.dtype)
     center = (pixel[:size] * (length / size)).clamp_min_(0.5).minimum(length - 0.5)
     if flip is not None: center = torch.where(flip[:, None], length - center, center)
     place, half = pixel[:source] - start[:, None], (length / size).clamp_min(1)
@@ -51,9 +51,10 @@ def crop_resize(
         images, box = images[:, :, low[0]:high[0], low[1]:high[1]], box - F.pad(low, (0, 2))
     gain, dtype = (1.0, images.dtype) if images.is_floating_point() else (1 / 255, torch.float32)
     start, length = box.T.to(images.device, dtype).reshape(2, -1) # of all rows, then of all columns
-    backwards = None if flip is None else torch.cat([torch.zeros_like(flip), flip]).to(images.device)
-    rows, columns = _triangle_weights(start, length, size, max(images.shape[2:]), backwards, shrinks).chunk(2)
-    rows, columns = rows[:, :, :images.shape[2]].mul_(gain), columns[:, :, :images.shape[3]]
+    backwards, (height, width) = None if flip is None else torch.cat([torch.zeros_like(flip), flip]).to(images.device), images.shape[2:]
+    rows, columns = _triangle_weights(start, length, size, max(height, width), backwards, shrinks).chunk(2)
+    if height != width: rows, columns = rows[:, :, :height], columns[:, :, :width]
+    rows.mul_(gain)
     x = images.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format) # with the colours inside the rows, one product mixes the rows of all three
     x = torch.bmm(x.flatten(1, 2), columns.transpose(1, 2)).view(len(x), -1, 3 * size)
     return torch.bmm(rows, x).view(-1, size, 3, size).transpose(1, 2).contiguous()
@@ -75,7 +76,7 @@ def grayscale(
     "Grey images: torchvision's `rgb_to_grayscale(…, num_output_channels=3)`."
     r, g, b = images.unbind(1)
     gray = (r * _LUMA[0]).add_(g, alpha=_LUMA[1]).add_(b, alpha=_LUMA[2])
-    return gray[:, None].repeat(1, 3, 1, 1)
+    return torch.stack([gray] * 3, 1)
 
 # %% ../nbs/31_augment.ipynb #8a4e904c
 def _mix(
@@ -91,11 +92,12 @@ def _blend(
     images: Float[Tensor, "n 3 height width"], # in [0, 1]
     matrix: Float[Tensor, "n 3 3"], # acts on the colours
     shade: Float[Tensor, "n"], # how much of the mean grey to add
+    luma: Float[Tensor, "3"], # the grey weights
 ) -> Float[Tensor, "n 3 height width"]:
     "clamp(matrix · image + shade · mean grey, 0, 1)"
     x = images.flatten(2)
-    offset = shade * (x.mean(2) @ x.new_tensor(_LUMA))
-    return torch.baddbmm(offset[:, None, None], matrix, x).clamp_(0, 1).view_as(images)
+    offset = shade * (x.mean(2) @ luma)
+    return torch.baddbmm(offset.view(-1, 1, 1), matrix, x).clamp_(0, 1).view_as(images)
 
 # %% ../nbs/31_augment.ipynb #f504cdd3
 def adjust_brightness(
@@ -103,21 +105,21 @@ def adjust_brightness(
     factor: Float[Tensor, "n"], # at least 0; 1 changes nothing, 0 is black
 ) -> Float[Tensor, "n 3 height width"]: # in [0, 1]
     "Mix each image with black: torchvision's `adjust_brightness`."
-    return _blend(images, _mix(factor), 0 * factor)
+    return _blend(images, _mix(factor), 0 * factor, images.new_tensor(_LUMA))
 
 def adjust_contrast(
     images: Float[Tensor, "n 3 height width"], # in [0, 1]
     factor: Float[Tensor, "n"], # at least 0; 1 changes nothing, 0 is one flat grey
 ) -> Float[Tensor, "n 3 height width"]: # in [0, 1]
     "Mix each image with the mean of its grey image: torchvision's `adjust_contrast`."
-    return _blend(images, _mix(factor), 1 - factor)
+    return _blend(images, _mix(factor), 1 - factor, images.new_tensor(_LUMA))
 
 def adjust_saturation(
     images: Float[Tensor, "n 3 height width"], # in [0, 1]
     factor: Float[Tensor, "n"], # at least 0; 1 changes nothing, 0 is grey
 ) -> Float[Tensor, "n 3 height width"]: # in [0, 1]
     "Mix each image with its grey image: torchvision's `adjust_saturation`."
-    return _blend(images, _mix(factor, gray=True), 0 * factor)
+    return _blend(images, _mix(factor, gray=True), 0 * factor, images.new_tensor(_LUMA))
 
 # %% ../nbs/31_augment.ipynb #c12dee8d
 def adjust_hue(
@@ -125,13 +127,25 @@ def adjust_hue(
     shift: Float[Tensor, "n"], # in turns: 0 changes nothing, 0.5 and -0.5 are the opposite hue
 ) -> Float[Tensor, "n 3 height width"]: # in [0, 1]
     "Turn each image's hue: torchvision's `adjust_hue`, which goes through HSV."
+    return _turn_hue(images, _hue_shifts(shift))
+
+def _hue_shifts(
+    shift: Float[Tensor, "n"], # in turns
+) -> Float[Tensor, "n 3 1 1"]: # in sixths of a turn
+    "How far the hue is moved against pure red, green and blue."
+    shift = 6 * shift[:, None] + shift.new_tensor([0.0, -2.0, 2.0])
+    return (shift - 6 * torch.round(shift / 6))[:, :, None, None] # half a turn either way at most, so that |y| <= 6
+
+def _turn_hue(
+    images: Float[Tensor, "n 3 height width"], # in [0, 1]
+    shifts: Float[Tensor, "n 3 1 1"], # from `_hue_shifts`
+) -> Float[Tensor, "n 3 height width"]: # in [0, 1]
+    "`adjust_hue`, once its shifts are known."
     r, g, b = images.unbind(1)
     v, m = r.maximum(g).maximum(b), r.minimum(g).minimum(b)
     hue = (g + b).sub_(r).add_(v).sub_(m, alpha=2).copysign_(g - b)
     c = v.sub_(m)
-    shift = 6 * shift[:, None] + shift.new_tensor([0.0, -2.0, 2.0])
-    shift = shift - 6 * torch.round(shift / 6) # half a turn either way at most, so that |y| <= 6
-    y = hue.div_(c.clamp_min(1e-20))[:, None] + shift[:, :, None, None]
+    y = hue.div_(c.clamp_min(1e-20))[:, None] + shifts
     y.abs_().sub_(3).abs_().clamp_(1, 2)
     return torch.addcmul(m.sub_(c)[:, None], c[:, None], y, out=y)
 
@@ -139,21 +153,22 @@ def adjust_hue(
 def _jitter_coefficients(
     factors: Float[Tensor, "n 4"], # brightness, contrast, saturation, hue
     order: Int[Tensor, "n 4"], # a permutation of 0 to 3
-) -> tuple[Float[Tensor, "n 4 3 3"], Float[Tensor, "n 4"], Float[Tensor, "n"]]:
-    "Matrix and shade of `_blend` for each step, and the shift of hue."
+) -> tuple[Float[Tensor, "n 4 3 3"], Float[Tensor, "n 4"], Float[Tensor, "n 3 1 1"]]:
+    "Matrix and shade of `_blend` for each step, and the shifts of hue."
     factor = factors.gather(1, order)
-    return _mix(factor, order == 2), (1 - factor) * (order == 1), factors[:, 3]
+    return _mix(factor, order == 2), (1 - factor) * (order == 1), _hue_shifts(factors[:, 3])
 
 def _jitter(
     images: Float[Tensor, "n 3 height width"], # in [0, 1]
     matrix: Float[Tensor, "n 4 3 3"], # from `_jitter_coefficients`, like the next two
     shade: Float[Tensor, "n 4"], # used at the steps that are not hue
-    shift: Float[Tensor, "n"], # of hue
+    shifts: Float[Tensor, "n 3 1 1"], # of hue
+    luma: Float[Tensor, "3"], # the grey weights
     turn: int, # the step at which hue comes, for all of these images
 ) -> Float[Tensor, "n 3 height width"]:
     "Colour jitter of images whose hue has the same turn."
     for step in range(4):
-        images = adjust_hue(images, shift) if step == turn else _blend(images, matrix[:, step], shade[:, step])
+        images = _turn_hue(images, shifts) if step == turn else _blend(images, matrix[:, step], shade[:, step], luma)
     return images
 
 def color_jitter(
@@ -162,11 +177,11 @@ def color_jitter(
     order: Int[Tensor, "n 4"], # a permutation of 0 to 3: which of the four comes first, second, …
 ) -> Float[Tensor, "n 3 height width"]: # in [0, 1]
     "Adjust brightness, contrast, saturation and hue of each image, in its own order."
-    coefficients = [c.to(images) for c in _jitter_coefficients(factors, order)]
+    coefficients, luma = [c.to(images) for c in _jitter_coefficients(factors, order)], images.new_tensor(_LUMA)
     out = torch.empty_like(images)
     for turn in range(4):
         rows = (order[:, turn] == 3).nonzero()[:, 0].to(images.device)
-        out[rows] = _jitter(images[rows], *[c[rows] for c in coefficients], turn)
+        out[rows] = _jitter(images[rows], *[c[rows] for c in coefficients], luma, turn)
     return out
 
 # %% ../nbs/31_augment.ipynb #741651ad
@@ -200,14 +215,12 @@ def crop_boxes(
     u = torch.rand(n, 22, generator=generator, device=generator.device).cpu()
     area = height * width * (scale[0] + (scale[1] - scale[0]) * u[:, :10])
     root = torch.exp((math.log(_RATIO[0]) + math.log(_RATIO[1] / _RATIO[0]) * u[:, 10:20]) / 2)
-    h, w = (area.sqrt() / root).round(), (area.sqrt() * root).round()
-    fits = (h > 0) & (h <= height) & (w > 0) & (w <= width)
-    first = fits.int().argmax(1, keepdim=True)
+    sizes, room = torch.stack([area.sqrt() / root, area.sqrt() * root], 2).round_(), torch.tensor([height, width])
+    fits = ((sizes > 0) & (sizes <= room)).all(2)
+    any_fits, first = fits.any(1, keepdim=True), fits.int().argmax(1)
     widest, tallest = min(width, round(height * _RATIO[1])), min(height, round(width / _RATIO[0]))
-    size = torch.stack([h.gather(1, first)[:, 0], w.gather(1, first)[:, 0]], 1)
-    room = torch.tensor([height, width])
-    size = torch.where(fits.any(1, keepdim=True), size, torch.tensor([tallest, widest])).long()
-    corner = torch.where(fits.any(1, keepdim=True), (u[:, 20:] * (room - size + 1)).long(), (room - size) // 2)
+    size = torch.where(any_fits, sizes[torch.arange(n), first], torch.tensor([tallest, widest])).long()
+    corner = torch.where(any_fits, (u[:, 20:] * (room - size + 1)).long(), (room - size) // 2)
     return torch.cat([corner, size], 1)
 
 # %% ../nbs/31_augment.ipynb #b2e1bc1d
@@ -271,14 +284,15 @@ def _render(
     turns = torch.where(p.jitter, (p.order == 3).int().argmax(1), 4)
     order = (2 * turns + p.gray).argsort() # turn by turn, and within a turn the grey views last
     p, place, ends = p[order], order.to(device), turns.bincount(minlength=5).cumsum(0).tolist()
-    source, coefficients = place % len(images), [c.to(device, dtype) for c in _jitter_coefficients(p.factors, p.order)]
+    source, luma = place % len(images), torch.tensor(_LUMA, device=device, dtype=dtype)
+    coefficients, gray, blurred = [c.to(device, dtype) for c in _jitter_coefficients(p.factors, p.order)], p.gray.tolist(), bool(p.sigma.any())
     for turn, (start, end) in enumerate(zip([0, *ends], ends)):
         for rows in [slice(first, min(first + most, end)) for first in range(start, end, most)]:
             q = p[rows]
             x = crop_resize(images.index_select(0, source[rows]), q.box, size, q.flip)
-            if turn < 4: x = _jitter(x, *[c[rows] for c in coefficients], turn)
-            if grays := int(q.gray.sum()): x[-grays:] = grayscale(x[-grays:])
-            x = _where(x, q.sigma > 0, gaussian_blur, q.sigma, size // 10 // 2 * 2 + 1)
+            if turn < 4: x = _jitter(x, *[c[rows] for c in coefficients], luma, turn)
+            if grays := sum(gray[rows]): x[-grays:] = grayscale(x[-grays:])
+            if blurred: x = _where(x, q.sigma > 0, gaussian_blur, q.sigma, size // 10 // 2 * 2 + 1)
             out[place[rows]] = x.clamp_(0, 1) # weights that sum to 1 stray from it by a rounding
     return out
 
@@ -338,5 +352,6 @@ class SimCLRViews:
         start, total = among or (0, len(images))
         if not 0 <= start <= total - len(images):
             raise ValueError(f"among: {among} for {len(images)} images. Give (number of the first, images in the whole batch), with room for all of them")
-        rows = torch.arange(views * total).view(views, total)[:, start:start + len(images)].flatten()
-        return render_views(images, self.parameters(views * total, *images.shape[-2:], generator)[rows], self.size)
+        p = self.parameters(views * total, *images.shape[-2:], generator)
+        if among: p = p[torch.arange(views * total).view(views, total)[:, start:start + len(images)].flatten()]
+        return render_views(images, p, self.size)

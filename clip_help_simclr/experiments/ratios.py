@@ -19,10 +19,10 @@ from ..data import ImageSet
 from ..evaluation import Interval, knn_predict, seed_interval
 from ..guides import Guide
 from ..resampling import AddNewPositive, DropEasyNegative, DropFalseNegative, DropFalsePositive, PairGraph, SimCLR, parse_strategy
-from ..trials import GuideTrial, PretrainTrial, Trial, Verdict, compare
+from ..trials import GuideTrial, PretrainTrial, Trial, Verdict, _random, compare
 
 # %% auto #0
-__all__ = ['RATIOS', 'BatchTrial', 'ViewsTrial', 'trials', 'verdicts']
+__all__ = ['RATIOS', 'ControlTrial', 'BatchTrial', 'ViewsTrial', 'trials', 'verdicts']
 
 # %% ../../nbs/experiments/52_ratios.ipynb #680e7443
 _GUIDED, _DROPS, RATIOS = "captions:0.2", (DropFalsePositive, DropFalseNegative, DropEasyNegative), (0.05, 0.1, 0.2, 0.5)
@@ -54,6 +54,30 @@ def _one_seed(base: dict, seed: int, every: int, batch_sizes: tuple, temperature
     out += [_guided(strategy, base, seed, **size) for size in sizes for strategy in both if size["batch_size"] != first.batch_size]
     out += [_guided(strategy, base, seed, temperature=t) for t in temperatures for strategy in both]
     return out + [_guided(strategy, base, seed, views=3) for strategy in (*both, AddNewPositive(pool="dataset"))]
+
+# %% ../../nbs/experiments/52_ratios.ipynb #4bf84f08
+@dataclass(frozen=True)
+class ControlTrial(PretrainTrial):
+    "A training whose guide knows nothing of what images show: `guide` is chance or pixels."
+
+    def told_by(self):
+        if not parse_strategy(self.strategy).needs_per_view: return _random(self.splits().train, self.seed)
+        return _Pixels() if self.guide == "pixels" else _Chance(self.seed)
+
+class _Chance(Guide):
+    "A random row for each view."
+    per_view = True
+    def __init__(self, seed: int): self.name, self.draws = f"chance:{seed}", generator(seed, "chance")
+    def encode(self, images): return torch.randn(len(images), 64, generator=self.draws)
+
+class _Pixels(Guide):
+    "Each view as it is, less the mean of its pixels."
+    name, per_view = "pixels", True
+    def encode(self, images):
+        rows = images.flatten(1)
+        return rows - rows.mean(1, keepdim=True)
+
+_CONTROLS = {"chance": (*map(DropFalsePositive, (0.1, 0.2, 0.5)), *map(DropFalseNegative, (0.05, 0.5)), DropEasyNegative(0.5)), "pixels": tuple(map(DropFalsePositive, (0.1, 0.2, 0.5)))} # guide: strategies
 
 # %% ../../nbs/experiments/52_ratios.ipynb #931577fc
 @dataclass(frozen=True)
@@ -125,14 +149,15 @@ def _pairs(data: ImageSet, numbers: torch.Tensor, recipe: SimCLRViews, guide: Gu
 
 # %% ../../nbs/experiments/52_ratios.ipynb #2d22d828
 def trials(
-    size: Scale, # tiny: one seed of 512 digits; small: three seeds of digits; full: CIFAR-10 with ResNet-18, three seeds
+    size: Scale, # tiny: one seed of 512 digits; small: five seeds of digits; full: CIFAR-10 with ResNet-18, three seeds
 ) -> list[Trial]:
     "The grid, seed by seed."
     base, out = _BASE[size.name], []
     of_guide = {k: v for k, v in base.items() if k in ("train", "guide_steps")}
-    for seed in range(size.pick(1, 3, 3)):
+    for seed in range(size.pick(1, 5, 3)):
         out += [GuideTrial(base["data"], _GUIDED, seed, **of_guide), ViewsTrial(_GUIDED, seed=seed, **of_guide), PretrainTrial(strategy="untrained", seed=seed, **base)]
         out += [BatchTrial(base["data"], _GUIDED, n, seed, **of_guide) for n in size.pick((64,), _SIZES, _SIZES)]
+        out += [ControlTrial(strategy=repr(s), guide=guide, seed=seed, **base) for guide, strategies in _CONTROLS.items() for s in strategies[::size.pick(3, 1, 1)]]
         out += _one_seed(base, seed, size.pick(4, 1, 1), size.pick((256,), _SIZES, _SIZES), size.pick((0.5,), (0.05, 0.2, 0.5), (0.05, 0.1, 0.2)))
     return sorted(dict.fromkeys(out), key=lambda trial: getattr(trial, "batch_size", 0) == max(_SIZES)) # the slowest of all seeds come last
 

@@ -50,12 +50,12 @@ HABITS = (dict(colour=1.0), dict(colour=1.0, size=1.0), dict(colour=1.0, size=1.
 
 _SIZES: dict[str, dict] = { # scale: seeds, noises, further ones for AddNewPositive told by captions, the noise of other habits, shares of captioned digits, and settings of the trials
     "tiny": dict(seeds=1, noises=(0.0, 0.8), further=(), habits=0.8, shares=(1.0,), shapes=dict(train=512, epochs=1, width=4), digits=dict(train=512, epochs=1, width=4), steps=20),
-    "small": dict(seeds=3, noises=(0.0, 0.2, 0.4, 0.8), further=(0.1, 0.6), habits=0.2, shares=(0.01, 0.03, 0.1, 1.0), shapes=dict(train=4096, epochs=4, width=8), digits=dict(epochs=4), steps=400),
+    "small": dict(seeds=5, noises=(0.0, 0.2, 0.4, 0.8), further=(0.1, 0.6), habits=0.2, shares=(0.01, 0.03, 0.1, 0.3, 1.0), shapes=dict(train=4096, epochs=4, width=8), digits=dict(epochs=4), steps=4000),
     "full": dict(seeds=5, noises=(0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8), further=(0.05, 0.15, 0.5), habits=0.2, shares=(0.01, 0.02, 0.03, 0.1, 0.3, 1.0), shapes=dict(train=32_768, epochs=20, encoder="resnet18"), digits=dict(epochs=40, encoder="resnet18"), steps=4000)}
 
 # %% ../../nbs/experiments/51_guide_quality.ipynb #43400fd8
 def trials(
-    size: Scale, # tiny: one seed; small: three; full: five, larger networks and finer grids
+    size: Scale, # tiny: one seed; small: five; full: five, larger networks and finer grids
 ) -> list[Trial]:
     "The grid, seed by seed."
     sizes, out = _SIZES[size.name], []

@@ -219,7 +219,7 @@ def text_tower(
 @dataclass(frozen=True)
 class PixelTrial(Trial):
     "Train a ConvNet on views of images, paired as the method says, and probe it. `run` gives accuracies in percent (validation, linear, few_shot, knn)."
-    data: str # digits or shapes
+    data: str # digits, shapes or cifar10
     method: str # a key of `METHODS`
     seed: int = 0 # of weights, pairs and views
     world: dict | None = None # knobs of `ShapesWorld`; None: its defaults
@@ -296,10 +296,11 @@ _SOFTMAX = ("MMCL, InfoNCE", "SSCL on P_T, NT-Xent", "SimCLR, NT-Xent")
 DATA: dict[str, tuple[dict, tuple[str, ...]]] = { # name: data set and its world; methods that are tried on it
     "shapes, 63 captions": (dict(data="shapes", world=dict(named=dict(colour=0.9, shape=0.4), caption_noise=0.05, label="colour")), (*_SOFTMAX, "MMCL, spectral")),
     "digits": (dict(data="digits"), _SOFTMAX),
-    "shapes, long captions": (dict(data="shapes", world=dict(label="colour")), _SOFTMAX)}
+    "shapes, long captions": (dict(data="shapes", world=dict(label="colour")), _SOFTMAX),
+    "CIFAR-10": (dict(data="cifar10"), _SOFTMAX)}
 _SIZES: dict[str, dict] = { # scale: settings
     "tiny": dict(data=["shapes, 63 captions"], seeds=2, steps=(20, 100), pixels=dict(steps=10, train=512, images=64, width=4)),
-    "small": dict(data=list(DATA), seeds=3, steps=(100, 400, 1600), pixels=dict(steps=200, train=4096)),
+    "small": dict(data=list(DATA), seeds=5, steps=(100, 400, 1600, 6400), pixels=dict(steps=1000, train=4096)),
     "full": dict(data=list(DATA), seeds=5, steps=(100, 1000, 10_000, 100_000), pixels=dict(steps=10_000, train=None, images=512, width=64))}
 
 def _k(method: str) -> int:
@@ -318,6 +319,7 @@ def _pixel_trials(name: str, settings: dict, seeds: int) -> list[Trial]:
     "The methods of a data set, then their pairs, as above."
     data, methods = DATA[name]
     out = [PixelTrial(method=m, seed=seed, **data, **settings) for seed in range(seeds) for m in methods]
+    if len(methods) > len(_SOFTMAX): out += [PixelTrial(method=_SOFTMAX[1], seed=seed, **data, **settings | dict(images=2 * settings.get("images", PixelTrial.images))) for seed in range(seeds)]
     for seed, (a, b) in product(range(seeds), combinations_with_replacement(methods, 2)):
         out.append(PixelPair(method=a, seed=seed, other=b, other_seed=(seed + 1) % seeds, **data, **settings))
     return out
@@ -330,20 +332,24 @@ def trials(
     return _factor_trials(z["steps"], z["seeds"]) + [trial for name in z["data"] for trial in _pixel_trials(name, z["pixels"], z["seeds"])]
 
 # %% ../../nbs/experiments/54_multimodal_training.ipynb #12ce7d9d
+_TWICE = ", twice the images"
+
 def data_name(
     row: dict, # of a trial on pixels
 ) -> str: # a key of `DATA`
     "What a row was measured on."
-    return "digits" if row["data"] == "digits" else "shapes, 63 captions" if "named" in row["world"] else "shapes, long captions"
+    if row["data"] != "shapes": return {"digits": "digits", "cifar10": "CIFAR-10"}[row["data"]]
+    return "shapes, 63 captions" if "named" in row["world"] else "shapes, long captions"
 
 def named(
     runs: pd.DataFrame, # all rows
     kind: str, # PixelTrial or PixelPair
     name: str, # a key of `DATA`
 ) -> pd.DataFrame:
-    "The rows of one kind on one data set."
+    "The rows of one kind on one data set; methods that had twice the images a step say so."
     part = runs[runs.kind == kind]
-    return part[part.apply(data_name, axis=1) == name]
+    part = part[part.apply(data_name, axis=1) == name]
+    return part.assign(method=part.method + np.where(part.images > part.images.min(), _TWICE, ""))
 
 def finished(
     runs: pd.DataFrame, # all rows
@@ -398,12 +404,13 @@ def verdicts(
     runs: pd.DataFrame, # the record's rows; a data set that is not finished is left out
 ) -> list[Verdict]:
     "What the record says about the claims."
-    (short, digits, long), (mmcl, induced, simclr), there = DATA, _SOFTMAX, finished(runs)
+    (short, digits, long, photographs), (mmcl, induced, simclr), there = DATA, _SOFTMAX, finished(runs)
     out = _table_verdicts(runs)
-    for name, one, other in ((short, mmcl, induced), (short, "MMCL, spectral", induced), (digits, mmcl, induced)):
+    for name, one, other in ((short, mmcl, induced), (short, "MMCL, spectral", induced), (digits, mmcl, induced), (photographs, mmcl, induced)):
         if name in there: out += _similarity_verdicts(runs, name, one, other)
-    claims = [("Pairs of images that share a caption make better features than views of one image (linear probe)", name, induced, simclr) for name in (short, digits)]
-    claims += [("Image-text pairs make better features than views of one image (linear probe)", name, mmcl, simclr) for name in (short, digits)]
-    claims += [("SSCL on P_T has as good a linear probe as MMCL, to 5 points", name, induced, mmcl, 5) for name in (short, digits)]
+    claims = [("Pairs of images that share a caption make better features than views of one image (linear probe)", name, induced, simclr) for name in (short, digits, photographs)]
+    claims += [("Image-text pairs make better features than views of one image (linear probe)", name, mmcl, simclr) for name in (short, digits, photographs)]
+    claims += [("SSCL on P_T has as good a linear probe as MMCL, to 5 points", name, induced, mmcl, 5) for name in (short, digits, photographs)]
+    claims += [("Twice the images a step, hence as many pairs as MMCL, help SSCL on P_T", short, induced + _TWICE, induced), ("With as many pairs a step SSCL on P_T has as good a linear probe as MMCL, to 5 points", short, induced + _TWICE, mmcl, 5)]
     claims.append(("Where captions hardly repeat, MMCL is better than SSCL on P_T (linear probe)", long, mmcl, induced))
     return out + [_accuracy_verdict(runs, *claim) for claim in claims if claim[1] in there]

@@ -380,8 +380,8 @@ def wire_bytes(
 # %% ../../nbs/experiments/56_scaling.ipynb #8e04c2fb
 _SIZES: dict[str, dict[str, Sequence[int]]] = { # scale: sizes of each kind of trial
     "tiny": dict(loss=[64, 128, 256, 512], batch=[32, 64, 128], narrow=[32, 64, 128], views=[], embed=[256, 512], rows=[4096], shards=[], neighbours=[512, 1024, 2048], processes=[]),
-    "small": dict(loss=[256, 512, 1024, 2048, 4096, 8192], batch=[64, 128, 256, 512, 1024], narrow=[128, 256, 512, 1024, 2048], views=[1024, 2048],
-                  embed=[1024, 2048, 4096], rows=[16_384, 65_536, 262_144], shards=[64, 1024, 6104], neighbours=[4096, 8192, 16_384], processes=[1, 2, 3, 4]),
+    "small": dict(loss=[256, 512, 1024, 2048, 4096, 8192, 16_384], batch=[64, 128, 256, 512, 1024, 2048], narrow=[128, 256, 512, 1024, 2048, 4096], views=[1024, 2048, 4096],
+                  embed=[1024, 2048, 4096, 8192], rows=[16_384, 65_536, 262_144, 1_048_576], shards=[64, 256, 1024, 6104], neighbours=[4096, 8192, 16_384, 32_768, 65_536], processes=[1, 2, 3, 4]),
     "full": dict(loss=[256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768], batch=[64, 128, 256, 512, 1024, 2048, 4096], narrow=[128, 256, 512, 1024, 2048, 4096, 8192], views=[1024, 2048, 4096, 8192],
                  embed=[1024, 2048, 4096, 8192, 16_384, 32_768], rows=[16_384, 65_536, 262_144, 1_048_576], shards=[1, 16, 64, 256, 1024, 6104], neighbours=[4096, 8192, 16_384, 32_768, 65_536], processes=[1, 2, 3, 4])}
 ENCODERS: dict[str, dict] = { # what is counted
@@ -389,18 +389,20 @@ ENCODERS: dict[str, dict] = { # what is counted
 
 # %% ../../nbs/experiments/56_scaling.ipynb #a96e3f70
 def trials(
-    size: Scale, # tiny: small sizes, once; small: what two CPU cores do in some minutes, once; full: larger ones, some of them five times
+    size: Scale, # tiny: small sizes, once; small: what two CPU cores do in a quarter of an hour, most of it three times; full: larger ones, five times
 ) -> list[Trial]:
-    "The grid: counts and memory; processes; losses, steps and embeddings; caches and neighbours."
+    "The grid: counts and memory; in rounds processes, losses, steps, embeddings and caches; neighbours."
     sizes, few = _SIZES[size.name], size.pick(dict(images=60, width=4, steps=2), {}, {})
     out: list[Trial] = [CountTrial(**network) for network in list(ENCODERS.values())[:size.pick(1, 4, 4)]]
-    out += [StepMemoryTrial(n) for n in sizes["views"]] + [ExchangeTrial(processes, **few) for processes in sizes["processes"]]
-    for k in range(size.pick(1, 1, 5)):
+    out += [StepMemoryTrial(n) for n in sizes["views"]]
+    for k in range(size.pick(1, 3, 5)):
+        out += [ExchangeTrial(processes, **few, round=k) for processes in sizes["processes"]]
         out += [LossTrial(n, repeats=_turns(4096, n), round=k) for n in sizes["loss"]]
         out += [StepTrial(batch, steps=_turns(512, batch), round=k) for batch in sizes["batch"]]
         out += [StepTrial(batch, 4, steps=_turns(1024, batch), round=k) for batch in sizes["narrow"]]
         out += [EmbedTrial(n, round=k) for n in sizes["embed"]]
-    out += [CacheTrial(n) for n in sizes["rows"]] + [CacheTrial(16 * n, shard_rows=16) for n in sizes["shards"]] + [DecodeTrial(files=size.pick(5, 50, 50))]
+        out += [CacheTrial(n, round=k) for n in sizes["rows"]] + [CacheTrial(16 * n, shard_rows=16, round=k) for n in sizes["shards"]]
+    out += [DecodeTrial(files=size.pick(5, 50, 50))]
     return out + [NeighboursTrial(n) for n in sizes["neighbours"]] + [NeighboursTrial(n, None) for n in sizes["neighbours"][:3:2]]
 
 def _turns(most: int, n: int) -> int:
@@ -568,8 +570,8 @@ def verdicts(
     for column, where in dict(in_memory_ms="in memory", later_ms="mapped from disk").items():
         out.append(Verdict(f"a look-up {where} costs the same whatever the size of the data set: an exponent below 0.1", "caches of random rows", minus(0.1, exponent(caches.images, caches[column])), "of the exponent", f"{here}; {caches.images.min():,.0f} to {caches.images.max():,.0f} rows of 512 in float16"))
     step = step_parts(runs, 16).set_index("batch").step.groupby(level=0).median()
-    dearest = 100 * measured(runs, "CacheTrial").later_ms.max() / step[step.index[step.index <= 256].max()]
-    out.append(Verdict("looking guide rows up takes less than 5 % of a step", "caches of random rows, the dearest of all measured", Interval(*[5 - dearest] * 3), "% of a step", f"{here}; 256 images a step, ConvNet of width 16; one measurement a cache"))
+    dearest = 100 * measured(runs, "CacheTrial").groupby(["images", "shard_rows"]).later_ms.median().max() / step[step.index[step.index <= 256].max()]
+    out.append(Verdict("looking guide rows up takes less than 5 % of a step", "caches of random rows, the dearest of all measured", Interval(*[5 - dearest] * 3), "% of a step", f"{here}; 256 images a step, ConvNet of width 16; medians"))
     return out + _verdicts_of_bytes(runs) + _verdicts_of_neighbours(runs)
 
 def _verdicts_of_bytes(runs: pd.DataFrame) -> list[Verdict]:

@@ -19,6 +19,7 @@ from typing import Literal
 
 import pandas as pd
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from . import __version__
@@ -515,6 +516,7 @@ def main(
     try:
         if config.command == "pretrain": settings["config"] = PretrainConfig(**run)
         _COMMANDS[config.command](**settings)
+        if dist.is_available() and dist.is_initialized(): dist.destroy_process_group() # or it is torn down while the interpreter ends, which threads of its own may not survive
     except (ValueError, OSError, ModuleNotFoundError) as e:
         print(f"chs {config.command}: error: {e}", file=sys.stderr)
         return 2

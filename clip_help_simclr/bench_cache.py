@@ -81,7 +81,7 @@ def bench_cache(
     repeats: int = 51, # look-ups; medians are told
     progress: bool = True, # show a bar while the cache is built
     shard_rows: int = 65_536, # rows a shard
-) -> dict[str, float | None]: # open_ms; first_ms: first look-up; MiB: what the process grew by until then; later_ms: look-ups of mapped rows; read_all_ms: into memory; in_memory_ms: look-ups there
+) -> dict[str, float | None]: # open_ms; first_ms: first look-up; MiB: what the process grew by until then; later_ms: look-ups on disk; read_all_ms: into memory; in_memory_ms: look-ups there
     "Build a cache of random rows, measure it in a fresh process, and remove it."
     with tempfile.TemporaryDirectory() as folder:
         cache = EmbeddingCache.build(RandomRows(dim), _Nothing(images), Path(folder) / "cache", dtype, shard_rows, batch_size=65_536, progress=progress)

@@ -9,7 +9,6 @@ import difflib
 import json
 import logging
 import math
-import mmap
 import os
 import re
 import tempfile
@@ -20,6 +19,9 @@ from contextlib import contextmanager
 from functools import lru_cache
 from importlib import metadata
 from importlib.util import find_spec
+from io import FileIO
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -110,39 +112,43 @@ def _header(path: Path, key: str, what: str, mend: str) -> dict:
     if not head: raise ValueError(f"path: {str(path)!r} is a safetensors file, but no {what}. {mend}")
     return head
 
-def _map_rows(path: Path) -> np.memmap:
-    "The tensor `rows` of a safetensors file, not read: 8 bytes of length, a JSON header, then the values."
+def _layout(path: Path) -> tuple[np.dtype, int]:
+    "Of the tensor `rows` of a safetensors file: the type of its numbers, and where they begin, after 8 bytes of length and a JSON header."
     with open(path, "rb") as f:
         length = int.from_bytes(f.read(8), "little")
         entry = json.loads(f.read(length))["rows"]
-    return np.memmap(path, dict(F32=np.float32, F16=np.float16)[entry["dtype"]], "c", 8 + length + entry["data_offsets"][0], tuple(entry["shape"]))
+    return np.dtype(dict(F32=np.float32, F16=np.float16)[entry["dtype"]]), 8 + length + entry["data_offsets"][0]
 
-class _Mapped:
-    "Rows in files, mapped into memory when they are first touched. Indexed like a tensor, by numbers."
-    def __init__(self, files: list[Path], counts: list[int], dim: int, open_rows: Callable[[Path], np.memmap] = _map_rows):
-        self.files, self.ends, self.open_rows = files, np.cumsum(counts), lru_cache(512)(open_rows)  # each open map holds a file open
-        self.shape = int(self.ends[-1]), dim
+class _OnDisk:
+    "Rows in files, of which only those that are asked for are read. Indexed like a tensor, by numbers."
+    def __init__(self, files: list[Path], counts: list[int], dim: int, layout: Callable[[Path], tuple[np.dtype, int]] = _layout):
+        self.files, self.starts, self.layout = files, np.cumsum([0, *counts]), lru_cache(None)(layout)
+        self.shape = int(self.starts[-1]), dim
 
     def __len__(self) -> int: return self.shape[0]
 
     def __getitem__(self, numbers: Int64[Tensor, "b"]) -> Float[Tensor, "b dim"]:
-        wanted, found = numbers.numpy(), torch.empty(len(numbers), self.shape[1])
-        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self): raise IndexError(f"numbers: from {wanted.min()} to {wanted.max()}, but there are {len(self)} rows")
-        shards = np.searchsorted(self.ends, wanted, side="right")
-        order = shards.argsort(kind="stable")
-        for here in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1) if len(order) else ():
-            k = shards[here[0]]
-            rows = self.open_rows(self.files[k])
-            found[here] = torch.from_numpy(np.asarray(rows)[wanted[here] - self.ends[k]]).float()  # counted from the end of the file
-            if hasattr(mmap, "MADV_DONTNEED"): rows._mmap.madvise(mmap.MADV_DONTNEED)  # else the system maps megabytes around each row, and counts them as ours
+        found = torch.empty(len(numbers), self.shape[1])
+        if not len(numbers): return found
+        wanted, order = (t.numpy() for t in numbers.sort())
+        if not 0 <= wanted[0] <= wanted[-1] < len(self): raise IndexError(f"numbers: from {wanted[0]} to {wanted[-1]}, but there are {len(self)} rows")
+        shards = np.searchsorted(self.starts, wanted, side="right") - 1
+        places, rows = wanted - self.starts[shards], np.empty(found.shape, self.layout(self.files[shards[0]])[0])
+        for k, here in groupby(zip(shards.tolist(), places.tolist(), rows), itemgetter(0)):
+            dtype, start = self.layout(self.files[k])
+            with FileIO(self.files[k]) as file: # neither mapped nor kept open: there may be more files than a process can hold
+                for _, place, row in here:
+                    file.seek(start + place * row.nbytes)
+                    if file.readinto(row) < row.nbytes or dtype != rows.dtype: raise ValueError(f"path: {str(self.files[k])!r} is truncated, or its numbers are of another type than those of other files. Make it anew")
+        found[order] = torch.from_numpy(rows).float()
         return found
 
     def whole(self) -> Float[Tensor, "n dim"]:
         "All rows, in memory."
-        found = torch.empty(self.shape)
-        for file, end in zip(self.files, self.ends.tolist()):
-            rows = torch.from_numpy(np.asarray(self.open_rows(file)))
-            found[end - len(rows):end] = rows
+        found, counts = torch.empty(self.shape), np.diff(self.starts).tolist()
+        for file, part in zip(self.files, found.split(counts)):
+            dtype, start = self.layout(file)
+            part.copy_(torch.from_numpy(np.fromfile(file, dtype, part.numel(), offset=start)).view(part.shape))
         return found
 
 # %% ../nbs/22_guides.ipynb #7b327ee4
@@ -230,7 +236,7 @@ class _Rows(Guide):
 
     def __init__(
         self,
-        rows: Float[Tensor, "n dim"] | _Mapped, # row i belongs to image number i; a row of NaN: there is none
+        rows: Float[Tensor, "n dim"] | _OnDisk, # row i belongs to image number i; a row of NaN: there is none
         name: str, # of the guide that made them
         fingerprint: str, # of the data set
         folder: Path | None = None, # where they lie; None: in memory only
@@ -305,7 +311,7 @@ def _part() -> tuple[int, int]:
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 class EmbeddingCache(_Checked):
-    "Guide rows of one data set, in memory or mapped from a folder. `cache[numbers]` looks up. It is a table guide itself."
+    "Guide rows of one data set, in memory or in a folder. `cache[numbers]` looks up. It is a table guide itself."
     @classmethod
     def build(
         cls,
@@ -340,12 +346,12 @@ class EmbeddingCache(_Checked):
     def load(
         cls,
         folder: str | os.PathLike, # a folder that `build` wrote
-    ) -> EmbeddingCache: # mapped: rows are read when they are looked up
+    ) -> EmbeddingCache: # its rows are read when they are looked up
         "Open a cache. Raises `FileNotFoundError` where there is none, or where it is unfinished; `ValueError` for shards that are truncated or something else."
         folder, manifest = Path(folder), _read_manifest(folder)
         files, height = [folder / shard["file"] for shard in manifest["shards"]], manifest["shard_rows"]
         counts = [min(height, manifest["images"] - k * height) for k in range(len(files))]
-        return EmbeddingCache(_Mapped(files, counts, manifest["dim"]), manifest["guide"], manifest["fingerprint"], folder, manifest)
+        return EmbeddingCache(_OnDisk(files, counts, manifest["dim"]), manifest["guide"], manifest["fingerprint"], folder, manifest)
 
     def neighbours(
         self,
@@ -438,9 +444,14 @@ def _match(ids: list[str], table: Any) -> Int64[Tensor, "n"]:
     if (best < 0).all(): raise ValueError(f"data: no image is named in the metadata. The data set has e.g. {ids[0]!r}, the metadata {dict(table.iloc[0])}. It needs image_path or key")
     return best
 
+def _npy_layout(path: Path) -> tuple[np.dtype, int]:
+    "As `_layout`, of a .npy file."
+    rows = np.load(path, mmap_mode="r")
+    return rows.dtype, rows.offset
+
 class _Permuted:
     "Mapped rows in another order; NaN where there is none."
-    def __init__(self, rows: _Mapped, order: Int64[Tensor, "n"]): self.rows, self.order, self.shape = rows, order, (len(order), rows.shape[1])
+    def __init__(self, rows: _OnDisk, order: Int64[Tensor, "n"]): self.rows, self.order, self.shape = rows, order, (len(order), rows.shape[1])
     def __len__(self) -> int: return len(self.order)
     def __getitem__(self, numbers: Int64[Tensor, "b"]) -> Float[Tensor, "b dim"]:
         where = self.order[numbers]
@@ -451,7 +462,7 @@ class _Permuted:
 def clip_retrieval_cache(
     folder: str | os.PathLike, # with img_emb/*.npy and metadata/*.parquet
     data: Any, # a data set whose images they are
-) -> EmbeddingCache: # mapped; `missing` has the images that were not embedded
+) -> EmbeddingCache: # its rows stay on disk; `missing` has the images that were not embedded
     "Open the output of clip-retrieval as a guide. Raises `FileNotFoundError` where there is none, `ValueError` where rows, metadata and data set do not fit."
     import pandas as pd
     folder = Path(folder)
@@ -464,11 +475,11 @@ def clip_retrieval_cache(
     except ImportError: raise ModuleNotFoundError("path: the metadata is in parquet files. Run pip install pyarrow") from None
     rows = sum(height for height, _ in heights)
     if len(table) != rows: raise ValueError(f"path: {rows} embeddings in {str(folder)!r}, but {len(table)} rows of metadata. Is the folder complete?")
-    mapped = _Mapped(files, [height for height, _ in heights], heights[0][1], lambda file: np.load(file, mmap_mode="c"))
+    on_disk = _OnDisk(files, [height for height, _ in heights], heights[0][1], _npy_layout)
     order = _match(data.ids, table)
-    name = f"clip-retrieval:{digest(json.dumps(heights), mapped[torch.arange(0, rows, max(1, rows // 64))])[:8]}"
+    name = f"clip-retrieval:{digest(json.dumps(heights), on_disk[torch.arange(0, rows, max(1, rows // 64))])[:8]}"
     unreadable = {data.ids[i]: [i, "not in the metadata"] for i in (order < 0).nonzero()[:, 0].tolist()}
-    return EmbeddingCache(_Permuted(mapped, order), name, data.fingerprint, manifest=dict(unreadable=unreadable, facts=dict(source="clip-retrieval")))
+    return EmbeddingCache(_Permuted(on_disk, order), name, data.fingerprint, manifest=dict(unreadable=unreadable, facts=dict(source="clip-retrieval")))
 
 # %% ../nbs/22_guides.ipynb #ea861795
 def _fit(images: Tensor, cfg: dict) -> Tensor:

@@ -567,7 +567,7 @@ def verdicts(
     large = losses[losses.n >= losses.n.max() / 8]
     minus = lambda bound, i: Interval(bound - i.estimate, bound - i.high, bound - i.low)
     out = [Verdict(f"{name} costs time as SimCLR does: an exponent of n at most 0.1 larger", "random rows, a guide row an image", minus(0.1, exponent(large.n, large[name] / large.SimCLR)), "of the exponent", f"{here}; {large.n.min():,.0f} to {large.n.max():,.0f} rows") for name in LOSSES if name != "SimCLR"]
-    for column, where in dict(in_memory_ms="in memory", later_ms="mapped from disk").items():
+    for column, where in dict(in_memory_ms="in memory", later_ms="on disk").items():
         out.append(Verdict(f"a look-up {where} costs the same whatever the size of the data set: an exponent below 0.1", "caches of random rows", minus(0.1, exponent(caches.images, caches[column])), "of the exponent", f"{here}; {caches.images.min():,.0f} to {caches.images.max():,.0f} rows of 512 in float16"))
     step = step_parts(runs, 16).set_index("batch").step.groupby(level=0).median()
     dearest = 100 * measured(runs, "CacheTrial").groupby(["images", "shard_rows"]).later_ms.median().max() / step[step.index[step.index <= 256].max()]

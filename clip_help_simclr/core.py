@@ -136,8 +136,9 @@ def _commit() -> str:
     root = Path(find_spec("clip_help_simclr").origin).resolve().parents[1]
     if (root / "settings.ini").exists():
         try:
-            git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-            return subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+            def git(*arguments): return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+            changed = git("status", "--porcelain", "--untracked-files=no", "--", ":(exclude,glob)results/**/results.json") # records grow while they are made
+            return git("describe", "--always", "--abbrev=12") + "-dirty" * bool(changed)
         except (OSError, subprocess.SubprocessError): pass
     return f"version {metadata.version('clip_help_simclr')}"
 

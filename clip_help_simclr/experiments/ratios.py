@@ -176,6 +176,11 @@ def _gains(part: pd.DataFrame) -> pd.DataFrame:
     "Of trainings of one setting, each strategy compared with SimCLR."
     return compare(part, "strategy", repr(SimCLR()), "linear")
 
+def _controls(runs: pd.DataFrame, guide: str) -> pd.DataFrame:
+    "The trainings with one of the two guides that know nothing, and SimCLR."
+    plain = _trained(runs)
+    return pd.concat([plain[plain.strategy == repr(SimCLR())], runs[(runs.kind == "ControlTrial") & (runs.guide == guide)]])
+
 # %% ../../nbs/experiments/52_ratios.ipynb #0aed42a4
 def _bands(runs: pd.DataFrame) -> pd.DataFrame:
     "Means over pairs of views by the smallest ratio at which DropFalsePositive drops them."
@@ -215,10 +220,12 @@ def verdicts(
     "What the record says about each claim whose trials it holds."
     part, three, plain, add = _trained(runs), _trained(runs, views=3), repr(SimCLR()), repr(AddNewPositive())
     first = part.iloc[0]
+    beside = pd.concat([part.assign(row=part.strategy), *(found.assign(row=found.strategy + ", " + guide) for guide in _CONTROLS for found in [_controls(runs, guide)])])
     best = pd.concat([_best_temperature(runs, strategy) for strategy in (SimCLR(), AddNewPositive())])
     published = [AddNewPositive(), DropFalsePositive(0.1), DropFalseNegative(0.05), DropEasyNegative(0.1)]
     claims = [(f"{type(s).__name__} at its published setting beats SimCLR", part, repr(s), plain) for s in published]
     claims += [(f"{drop.__name__} costs accuracy where it drops half", part, plain, repr(drop(0.5))) for drop in _DROPS]
+    claims += [(f"{type(s).__name__}, where it drops half, beats dropping as many by {guide}", beside, repr(s), f"{s!r}, {guide}", "row") for guide, s in (("chance", DropFalsePositive(0.5)), ("pixels", DropFalsePositive(0.5)), ("chance", DropFalseNegative(0.5)), ("chance", DropEasyNegative(0.5)))]
     claims += [("A new positive of half the weight beats one of the whole weight", part, add, repr(AddNewPositive(1.0))),
                ("The nearest column is a better new positive than the tenth", part, add, repr(AddNewPositive(rank=10))),
                ("A neighbour from the data set beats one from the batch, three views each", three, repr(AddNewPositive(pool="dataset")), add),

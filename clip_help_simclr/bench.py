@@ -133,6 +133,7 @@ def race(
     "Losses side by side."
     return interleaved({name: lambda f=f: f(z.detach().requires_grad_()).backward() for name, f in candidates.items()}, repeats, z.device, clock)
 
+# %% ../nbs/benchmarks/60_losses.ipynb #30331411
 def gemm_floor(
     n: int, # rows
     d: int, # dimension of the projections

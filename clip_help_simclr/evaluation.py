@@ -452,6 +452,7 @@ def knn_predict(
         predicted.append(classes[votes.argmax(1)])
     return torch.cat(predicted).to(test_x.device)
 
+# %% ../nbs/34_evaluation.ipynb #0e43ffaf
 def knn_accuracy(
     train_x: Float[Tensor, "n d"], # features of the training images; the work happens on their device
     train_y: Int[Tensor, "n"], # labels; rows with −1 are left out

@@ -119,6 +119,7 @@ def _layout(path: Path) -> tuple[np.dtype, int]:
         entry = json.loads(f.read(length))["rows"]
     return np.dtype(dict(F32=np.float32, F16=np.float16)[entry["dtype"]]), 8 + length + entry["data_offsets"][0]
 
+# %% ../nbs/22_guides.ipynb #804550f0
 class _OnDisk:
     "Rows in files, of which only those that are asked for are read. Indexed like a tensor, by numbers."
     def __init__(self, files: list[Path], counts: list[int], dim: int, layout: Callable[[Path], tuple[np.dtype, int]] = _layout):
@@ -310,6 +311,7 @@ def _part() -> tuple[int, int]:
     "Which of how many processes this is, as accelerate and torchrun tell it."
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
+# %% ../nbs/22_guides.ipynb #b132a3c9
 class EmbeddingCache(_Checked):
     "Guide rows of one data set, in memory or in a folder. `cache[numbers]` looks up. It is a table guide itself."
     @classmethod

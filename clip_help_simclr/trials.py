@@ -207,6 +207,7 @@ class PretrainTrial(Trial):
         result = pretrain(self.config(), splits.train, self.told_by(), progress=False)
         return _probed(result.encoder, splits, self.seed) | dict(loss=result.history[-1]["loss"], seconds=round(result.seconds, 1))
 
+# %% ../nbs/36_trials.ipynb #b47506d4
 def _probed(encoder: torch.nn.Module, splits: Splits, seed: int) -> dict[str, float]:
     "Accuracies of frozen features."
     train_x, test_x = (encode(encoder, data) for data in splits)

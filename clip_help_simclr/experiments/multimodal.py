@@ -325,7 +325,7 @@ def _pixel_trials(name: str, settings: dict, seeds: int) -> list[Trial]:
     return out
 
 def trials(
-    size: Scale, # tiny: one data set, two seeds; small: three data sets, three seeds; full: the same, longer and wider
+    size: Scale, # tiny: one data set, two seeds; small: four data sets, five seeds; full: the same, longer and wider
 ) -> list[Trial]:
     "Tables, then pixels, one data set after the other."
     z = _SIZES[size.name]

@@ -149,6 +149,7 @@ def verdicts(
         verdict("At equal φ, captions that name the colour alone teach more than those that name size and texture, too", habits["colour"] - habits["colour, size, texture"]),
         verdict("The bound orders worlds as their accuracy does", rank_agreement(found), unit="rank correlation"),
         verdict("1 % of captions are enough to gain", few.student - few.SimCLR, "digits, caption guide"),
+        verdict("More captions make a better guide: all of them against 1 %", most.guide - few.guide, "digits, caption guide"),
         verdict("With 1 % of captions the student is better than its guide", few.student - few.guide, "digits, caption guide"),
         verdict("With all captions the guide is better than its student", most.guide - most.student, "digits, caption guide"),
         verdict("Captions beyond a tenth still add", most.student - tenth.student, "digits, caption guide")]

@@ -113,7 +113,7 @@ def joined(
     records: dict[str, pd.DataFrame], # rows of the experiments' records, by experiment
     graphs: pd.DataFrame, # rows of this one
     size: Scale, # whose trainings they are
-) -> pd.DataFrame: # a row a setting: accuracy and gain over SimCLR (linear probe, means over seeds), phi, phi_labels, eigenvalue, bound, whether its positives are `edited`, and `group`: settings that can be compared
+) -> pd.DataFrame: # a row a setting: accuracy and gain over SimCLR (linear probe, means over seeds; gain_std: standard deviation), phi, phi_labels, eigenvalue, bound, whether its positives are `edited`, and `group`: settings that can be compared
     "Every training beside its graph. SimCLR of the same seed, batch and temperature is what it is compared with."
     graphs, rows = graphs.set_index("key"), []
     for name, runs in records.items():
@@ -126,7 +126,8 @@ def joined(
     rows = pd.DataFrame(rows)
     base = rows[rows.strategy.str.startswith("SimCLR")].set_index(same := ["experiment", "data", "seed", "batch_size", "temperature"]).linear
     rows["gain"] = rows.linear - base.reindex(pd.MultiIndex.from_frame(rows[same])).to_numpy()
-    return rows.groupby(_SETTING, sort=False).mean(numeric_only=True).drop(columns="seed").reset_index().assign(edited=lambda t: t.edited > 0, group=lambda t: t.data + " (" + t.experiment + ")")
+    same_setting = rows.groupby(_SETTING, sort=False)
+    return same_setting.mean(numeric_only=True).drop(columns="seed").assign(gain_std=same_setting.gain.std()).reset_index().assign(edited=lambda t: t.edited > 0, group=lambda t: t.data + " (" + t.experiment + ")")
 
 # %% ../../nbs/experiments/53_text_vs_augmentation_in_training.ipynb #0b3d668e
 def rank_correlation(

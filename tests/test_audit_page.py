@@ -2,11 +2,11 @@
 import json
 import re
 import shutil
-import subprocess
 from dataclasses import replace
 from html import unescape
 
 import pytest
+from processes import completed
 import torch
 
 from clip_help_simclr.audit import audit
@@ -46,7 +46,8 @@ def in_browser(path, width):
     html = path.read_text(encoding="utf-8")
     path.with_name("copy.html").write_text(html.replace("</body>", PROBE), encoding="utf-8")
     path.with_name("frame.html").write_text(FRAME.format(width), encoding="utf-8")
-    done = subprocess.run([BROWSER, *FLAGS, f"--user-data-dir={path.with_name('browser')}", "--dump-dom", path.with_name("frame.html").as_uri()], capture_output=True, text=True, timeout=300)
+    profile = f"--user-data-dir={path.with_name('browser')}"
+    done = completed([BROWSER, *FLAGS, profile, "--dump-dom", path.with_name("frame.html").as_uri()])
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     return json.loads(unescape(re.search("<pre>(.*?)</pre>", done.stdout)[1])), console
 

@@ -1,13 +1,12 @@
 """The command line in a subprocess, as a user calls it."""
 import json
-import subprocess
-import sys
 
 import pytest
+import processes
 
 
 def chs(*arguments, cwd):
-    return subprocess.run([sys.executable, "-m", "clip_help_simclr.cli", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=600)
+    return processes.completed(processes.chs(*arguments), cwd=cwd)
 
 
 @pytest.fixture(scope="module")

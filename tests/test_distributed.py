@@ -1,11 +1,12 @@
 """Losses over the batches of several processes equal those of one process with the union batch: loss, and parameter gradients under DistributedDataParallel."""
 import itertools
 import os
+from datetime import timedelta
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from processes import SECONDS, spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from clip_help_simclr.losses import DecoupledNTXent, InfoNCE, NTXent, SpectralContrastive
@@ -43,7 +44,7 @@ def value_and_gradients(loss, model, x, guide):
 
 
 def work(rank, sizes, meeting):
-    dist.init_process_group("gloo", store=dist.FileStore(str(meeting), len(sizes)), rank=rank, world_size=len(sizes))
+    dist.init_process_group("gloo", store=dist.FileStore(str(meeting), len(sizes)), rank=rank, world_size=len(sizes), timeout=timedelta(seconds=SECONDS))
     images, stream = sum(sizes), torch.Generator().manual_seed(0)
     mine = slice(sum(sizes[:rank]), sum(sizes[:rank + 1]))
     draw = lambda *shape: torch.randn(*shape, dtype=torch.float64, generator=stream)
@@ -69,4 +70,4 @@ def work(rank, sizes, meeting):
 
 @pytest.mark.parametrize("processes", SIZES)
 def test_union_batch(processes, tmp_path):
-    mp.spawn(work, (SIZES[processes], tmp_path / "meeting"), nprocs=processes)
+    spawn(work, (SIZES[processes], tmp_path / "meeting"), processes)

@@ -1,8 +1,10 @@
 """Features encoded by several processes equal those of one: every image once, in order, in every process, whatever the sizes of the shares."""
+from datetime import timedelta
+
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from processes import SECONDS, spawn
 
 from clip_help_simclr.augment import SimCLRViews
 from clip_help_simclr.core import generator
@@ -19,7 +21,7 @@ def pictures(n):
 
 
 def work(rank, processes, meeting):
-    dist.init_process_group("gloo", store=dist.FileStore(str(meeting), processes), rank=rank, world_size=processes)
+    dist.init_process_group("gloo", store=dist.FileStore(str(meeting), processes), rank=rank, world_size=processes, timeout=timedelta(seconds=SECONDS))
     encoder = build_encoder("convnet", width=4)
     for n in (1, 37, 64):  # fewer images than processes, uneven shares, even ones
         data = pictures(n)
@@ -40,4 +42,4 @@ def work(rank, processes, meeting):
 
 
 def test_encode(tmp_path):
-    mp.spawn(work, (2, tmp_path / "meeting"), nprocs=2)
+    spawn(work, (2, tmp_path / "meeting"), 2)

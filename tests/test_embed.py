@@ -1,14 +1,12 @@
 """`chs embed`, killed and resumed, by one process and by two: always the same bytes."""
-import multiprocessing
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
 
 import pytest
 import torch
+from processes import chs, completed, kill, started, wait_until
 
 from clip_help_simclr.cli import main
 from clip_help_simclr.core import generator
@@ -16,6 +14,7 @@ from clip_help_simclr.data import load_data
 from clip_help_simclr.guides import CaptionGuide, EmbeddingCache
 
 SHARDS = 41  # of 128 of the 5,188 images of digits
+KILLS = 10
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +25,8 @@ def guide(tmp_path_factory):
 
 
 def arguments(guide, out):
-    return ["embed", "--data", "digits", "--guide", f"captions:{guide}", "--out", str(out), "--shard_rows", "128", "--batch_size", "64", "--device", "cpu"]
+    sizes = ["--shard_rows", "128", "--batch_size", "64"]
+    return ["embed", "--data", "digits", "--guide", f"captions:{guide}", "--out", str(out), *sizes, "--device", "cpu"]
 
 
 def shards(folder):
@@ -41,30 +41,30 @@ def whole(guide, tmp_path_factory):
     return out
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="a fork spares each run the import of torch")
 def test_killed_at_ten_moments(guide, whole, tmp_path):
-    fork, chance = multiprocessing.get_context("fork"), random.Random(0)
-    for trial in range(10):
-        out, after = tmp_path / str(trial), chance.randrange(SHARDS)
-        run = fork.Process(target=main, args=(arguments(guide, out),))
-        run.start()
-        while run.is_alive() and len(list(out.glob("rows-*"))) < after: time.sleep(0.001)
-        time.sleep(0.02 * chance.random())
-        os.kill(run.pid, signal.SIGKILL)
-        run.join()
+    "One cache, made by eleven calls of which ten are killed: each goes on from what the one before left."
+    out, expected, chance = tmp_path / "out", shards(whole), random.Random(0)
+    command, moments = chs(*arguments(guide, out)), sorted(chance.sample(range(SHARDS), KILLS))
+    silent = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for shard in moments:
+        with started(command, **silent) as run:
+            wait_until(lambda: len(list(out.glob("rows-*"))) > shard or len(list(out.glob(f".rows-{shard:05d}*"))), run)
+            time.sleep(0.02 * chance.random())
+            assert run.poll() is None, "it ended before it was killed"
+            kill(run)
         found = shards(out)
-        assert after <= len(found) < SHARDS or run.exitcode == 0
-        assert found.items() <= shards(whole).items()
-        rest = fork.Process(target=main, args=(arguments(guide, out),))
-        rest.start()
-        rest.join()
-        assert rest.exitcode == 0 and shards(out) == shards(whole)
-        assert not list(out.glob(".*")) and (out / "manifest.json").read_text() == (whole / "manifest.json").read_text()
+        assert shard <= len(found) < SHARDS
+        assert found.items() <= expected.items()
+    rest = completed(command)
+    assert rest.returncode == 0, rest.stderr
+    assert shards(out) == expected
+    assert not list(out.glob(".*"))
+    assert (out / "manifest.json").read_text() == (whole / "manifest.json").read_text()
 
 
 def test_two_processes(guide, whole, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "clip_help_simclr.cli"]
-    done = subprocess.run([*launch, *arguments(guide, tmp_path / "two")], capture_output=True, text=True, timeout=300)
+    done = completed([*launch, *arguments(guide, tmp_path / "two")])
     assert done.returncode == 0, done.stderr
     assert len([line for line in done.stdout.splitlines() if "rows of" in line or "my share" in line]) == 2  # each process said its word
     assert shards(tmp_path / "two") == shards(whole)

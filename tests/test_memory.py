@@ -1,9 +1,9 @@
 """A probe's process grows by much less than its features: they are never copied."""
 import os
-import subprocess
 import sys
 
 import pytest
+from processes import completed
 
 WORK = """
 import resource, torch
@@ -29,6 +29,6 @@ print(peak() - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read as Linux counts it")
 def test_probe_does_not_copy_features():
     returned = dict(os.environ, MALLOC_MMAP_THRESHOLD_="1000000", MALLOC_TRIM_THRESHOLD_="1000000")  # freed blocks go back at once: what counts is what is in use
-    run = subprocess.run([sys.executable, "-c", WORK], capture_output=True, text=True, timeout=300, env=returned)
+    run = completed([sys.executable, "-c", WORK], env=returned)
     assert run.returncode == 0, run.stderr
     assert float(run.stdout) < 60, f"grew by {run.stdout} MiB; features are 195 MiB"

@@ -3,11 +3,11 @@ import ast
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import completed
 
 ROOT = Path(__file__).parents[1]
 
@@ -129,7 +129,7 @@ def test_a_wrong_formula_is_noticed(notebook, old, new, tmp_path):
     if module.exists(): module.write_text(module.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     env = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "PYTHONUTF8": "1"}
     run = "import sys; from execnb.nbio import read_nb; from execnb.shell import CaptureShell; CaptureShell().run_all(read_nb(sys.argv[1]), exc_stop=True)"
-    done = subprocess.run([sys.executable, "-c", run, str(path)], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=900)
+    done = completed([sys.executable, "-c", run, str(path)], seconds=540, cwd=tmp_path, env=env)
     assert done.returncode != 0, f"no cell of {notebook} noticed {new!r} in place of {old!r}"
     assert "SyntaxError" not in done.stderr and "ModuleNotFoundError" not in done.stderr, done.stderr[-2000:]
 

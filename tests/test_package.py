@@ -1,11 +1,11 @@
 """A wheel and an sdist hold what is needed, and the package runs without the development tools."""
-import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+from processes import completed
 
 ROOT = Path(__file__).parents[1]
 WITHOUT_TOOLS = """
@@ -23,12 +23,14 @@ sys.exit(main(["demo", "--help"]))
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dist")
     source = folder / "source"
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
-    for name in filter(None, tracked):
+    listed = completed(["git", "ls-files", "-z"], cwd=ROOT)
+    assert listed.returncode == 0, listed.stderr
+    for name in filter(None, listed.stdout.split("\0")):
         if not (ROOT / name).exists(): continue
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes((ROOT / name).read_bytes())
-    subprocess.run([sys.executable, "-m", "build", "--outdir", folder / "dist", source], check=True, capture_output=True)
+    done = completed([sys.executable, "-m", "build", "--outdir", folder / "dist", source])
+    assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -39,7 +41,7 @@ def test_wheel_without_development_tools(built):
     assert "chs = clip_help_simclr.cli:main" in next(installed.glob("*.dist-info/entry_points.txt")).read_text()
     modules = {p.name for p in (ROOT / "clip_help_simclr").glob("*.py")}
     assert modules <= {p.name for p in (installed / "clip_help_simclr").iterdir()}
-    done = subprocess.run([sys.executable, "-c", WITHOUT_TOOLS, installed], capture_output=True, text=True, cwd=built)
+    done = completed([sys.executable, "-c", WITHOUT_TOOLS, installed], cwd=built)
     assert done.returncode == 0, done.stderr
     assert "--seeds" in done.stdout
 

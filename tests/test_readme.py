@@ -1,9 +1,10 @@
 """README.md is what its notebook renders to."""
-import subprocess
 import sys
 from pathlib import Path
 
+from processes import completed
+
 
 def test_fresh():
-    done = subprocess.run([sys.executable, Path(__file__).parents[1] / ".github" / "render_readme.py", "--check"], capture_output=True, text=True)
+    done = completed([sys.executable, Path(__file__).parents[1] / ".github" / "render_readme.py", "--check"])
     assert done.returncode == 0, done.stderr

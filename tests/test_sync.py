@@ -1,9 +1,10 @@
 """Notebooks and library are in sync and clean: cleaning and exporting a copy of the tree changes nothing."""
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+
+from processes import completed
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ["nbs", "clip_help_simclr", "settings.ini", "setup.py", "pyproject.toml", "README.md"]
@@ -24,7 +25,7 @@ def test_clean_and_exported(tmp_path):
         if module.name != "__init__.py": module.unlink()
     run = "from nbdev.clean import nbdev_clean; from nbdev.doclinks import nbdev_export; nbdev_clean(); nbdev_export()"
     env = {**os.environ, "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, "-c", run], cwd=tmp_path, env=env, capture_output=True, text=True)
+    done = completed([sys.executable, "-c", run], cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     before, after = files(ROOT), files(tmp_path)
     assert sorted(before) == sorted(after)

@@ -1,16 +1,15 @@
 """Training on two processes is training on one with the same batches; a process that dies ends the run."""
 import os
-import subprocess
 import sys
-import time
 from dataclasses import replace
+from datetime import timedelta
 from unittest.mock import patch
 
 import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from processes import SECONDS, completed, spawn
 from torch import nn
 
 from clip_help_simclr.core import load_record
@@ -49,7 +48,7 @@ def train(name, config, folder):
 def work(rank, folder):
     os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", ACCELERATE_USE_CPU="1", OMP_NUM_THREADS="1")
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", store=dist.FileStore(str(folder / "meeting"), 2), rank=rank, world_size=2)
+    dist.init_process_group("gloo", store=dist.FileStore(str(folder / "meeting"), 2), rank=rank, world_size=2, timeout=timedelta(seconds=SECONDS))
     for name, config in RUNS.items(): train(name, config, folder / name)
     dist.destroy_process_group()
 
@@ -57,7 +56,7 @@ def work(rank, folder):
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    mp.spawn(work, (folder,), nprocs=2)
+    spawn(work, (folder,), 2)
     return folder
 
 
@@ -99,7 +98,7 @@ def launch(folder, how):
     (folder / "train.py").write_text(LAUNCHED)
     free_port = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *free_port, str(folder / "train.py"), str(folder / "run"), how]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = completed(command)
     return done, [int(path.stem.split("-")[1]) for path in checkpoints(folder / "run")]
 
 
@@ -114,9 +113,8 @@ def undisturbed(tmp_path_factory):
 
 @pytest.mark.parametrize("how", ["killed", "failed"])
 def test_a_dying_process_ends_the_run(how, undisturbed, tmp_path):
-    began = time.monotonic()
     done, steps = launch(tmp_path, how)
-    assert done.returncode != 0 and time.monotonic() - began < 60
+    assert done.returncode != 0
     assert ("Signal 9" if how == "killed" else "this process has had enough") in done.stderr
     assert steps == [4, 5]
     if how == "failed": return

@@ -1,68 +1,58 @@
 """A run that is killed at any moment and called again ends with the weights, the optimizer state and the history of a run that was left alone, to the bit."""
-import json
-import os
+import random
 import subprocess
 import sys
+import time
 
-import pytest
+import torch
+from processes import completed, kill, started, wait_until
 
-if not hasattr(os, "fork"): pytest.skip("needs fork", allow_module_level=True)
+from clip_help_simclr.training import checkpoints, read_checkpoint
 
-# One process imports torch and then forks a child for each run, so that ten kills cost seconds and not minutes.
-RUNS = """
-import json, os, random, signal, sys, time
-from pathlib import Path
-import accelerate, torch
+KILLS, STEPS = 10, 80  # epochs are of ten steps
+
+RUN = """
+import sys, torch
 from clip_help_simclr.data import load_data
 from clip_help_simclr.guides import LabelGuide
-from clip_help_simclr.training import PretrainConfig, checkpoints, pretrain, read_checkpoint
+from clip_help_simclr.training import PretrainConfig, pretrain
 
-data = load_data("digits").train.subset(torch.arange(320))
-config = PretrainConfig(width=4, epochs=4, batch_size=32, precision="float32", device="cpu", strategy="AddNewPositive + DropFalseNegative(ratio=0.1)", log_every=3, checkpoint_minutes=0.0005, tracker="none")
-
-def start(folder):
-    if pid := os.fork(): return pid
-    code = 1
-    try:
-        pretrain(config, data, LabelGuide(0.0), folder, progress=False)
-        code = 0
-    finally: os._exit(code)
-
-def final(folder):
-    facts, tensors = read_checkpoint(checkpoints(folder)[-1])
-    assert facts["step"] == 40, facts["step"]
-    return [{k: v for k, v in e.items() if k != "images_per_second"} for e in facts["history"]], tensors
-
-accelerate.Accelerator(cpu=True), torch.optim.AdamW([torch.zeros(1)]) # what they import takes seconds: once, here
-root = Path(sys.argv[1])
-assert os.waitpid(start(root / "whole"), 0)[1] == 0
-whole, killed_at, draw, left = final(root / "whole"), [], random.Random(0), 0
-
-def reached(folder):
-    return max((int(p.stem.split("-")[1]) for p in checkpoints(folder)), default=0) if folder.exists() else 0
-
-for trial in range(30):
-    folder, target = root / str(trial), draw.randrange(36)
-    pid, until = start(folder), time.monotonic() + 60
-    while reached(folder) < target and time.monotonic() < until: time.sleep(0.001)
-    time.sleep(0.03 * draw.random())
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    left += len(list(folder.glob(".*.part"))) if folder.exists() else 0
-    steps = [int(p.stem.split("-")[1]) for p in checkpoints(folder)]
-    assert os.waitpid(start(folder), 0)[1] == 0
-    assert not list(folder.glob(".*.part"))
-    history, tensors = final(folder)
-    assert history == whole[0], (steps, history, whole[0])
-    assert tensors.keys() == whole[1].keys() and all(torch.equal(tensors[k], v) for k, v in whole[1].items()), steps
-    if not steps or steps[-1] < 40: killed_at.append(steps[-1] if steps else 0) # else it was done before the kill came
-    if len(killed_at) == 10: break
-print(json.dumps(dict(killed_at=killed_at, half_written=left)))
+config = PretrainConfig(width=4, epochs=8, batch_size=32, precision="float32", device="cpu", strategy="AddNewPositive + DropFalseNegative(ratio=0.1)",
+                        log_every=3, checkpoint_minutes=0.0005, tracker="none")
+pretrain(config, load_data("digits").train.subset(torch.arange(320)), LabelGuide(0.0), sys.argv[1], progress=False)
 """
 
 
+def final(folder):
+    "History (but for its clock) and tensors of a finished run."
+    facts, tensors = read_checkpoint(checkpoints(folder)[-1])
+    assert facts["step"] == STEPS
+    return [{k: v for k, v in epoch.items() if k != "images_per_second"} for epoch in facts["history"]], tensors
+
+
+def reached(folder):
+    return max((int(path.stem.split("-")[1]) for path in checkpoints(folder)), default=0)
+
+
 def test_ten_kills(tmp_path):
-    done = subprocess.run([sys.executable, "-c", RUNS, str(tmp_path)], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    killed_at = json.loads(done.stdout)["killed_at"]
-    assert len(killed_at) == 10 and len({k % 10 for k in killed_at if k}) > 2, killed_at # not only at the ends of epochs, of ten steps each
+    "One run in eleven processes, of which ten are killed: each goes on from what the one before left."
+    def command(folder): return [sys.executable, "-c", RUN, str(folder)]
+    undisturbed = completed(command(tmp_path / "whole"))
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    expected, folder, killed_at, draw = final(tmp_path / "whole"), tmp_path / "killed", [], random.Random(0)
+    for trial in range(KILLS):
+        target = reached(folder) + draw.randrange(1, 8)
+        with started(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+            wait_until(lambda: reached(folder) >= target, run)
+            time.sleep(0.03 * draw.random())
+            kill(run)
+        killed_at.append(reached(folder))
+    assert killed_at[0] > 0 and killed_at[-1] < STEPS and len(set(killed_at)) == KILLS, killed_at
+    assert len({step % 10 for step in killed_at}) > 2, killed_at  # not only at the ends of epochs
+    rest = completed(command(folder))
+    assert rest.returncode == 0, rest.stderr
+    assert not list(folder.glob(".*"))
+    history, tensors = final(folder)
+    assert history == expected[0], killed_at
+    assert tensors.keys() == expected[1].keys()
+    assert all(torch.equal(tensors[name], value) for name, value in expected[1].items()), killed_at

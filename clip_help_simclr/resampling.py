@@ -192,12 +192,13 @@ def _fill_own(
 def _reaches_zero(
     top: Float[Tensor, "b"] | None, # columns of at least this similarity leave
     bottom: Float[Tensor, "b"] | None, # columns of at most this similarity leave
+    tolerance: float, # similarities that differ by less count as equal
 ) -> bool:
     "Whether a similarity of 0 may be among those that leave. Always true on an accelerator, where asking would cost more than masking."
     some = top if bottom is None else bottom
     if some.device.type != "cpu": return True
-    above = top is not None and bool((top <= 0).any())
-    return above or (bottom is not None and bool((bottom >= 0).any()))
+    above = top is not None and bool((top <= tolerance).any())
+    return above or (bottom is not None and bool((bottom >= -tolerance).any()))
 
 class _Blocks(_Edits):
     "How a pair graph is read."
@@ -231,14 +232,14 @@ class _Blocks(_Edits):
         block: Block, # the first of a group
         memory: Float[Tensor, "2 h m"] | None = None, # to work in, in the guide's dtype; None: new
     ) -> Float[Tensor, "b m"]: # for each row of the block and each embedding of its columns
-        "1 where a similarity is at or beyond the row's thresholds, which are order statistics of the row, up to the tolerance; else 0. Similarities of exactly 0 are never beyond."
+        "1 where a similarity is at or beyond the row's thresholds, which are order statistics of the row, up to the tolerance; else 0. Similarities of 0 are never beyond."
         rows, columns = self.similarity.factors(block)
         S, scratch = (rows.new_empty(2, len(rows), len(columns)) if memory is None else memory[:, :len(rows)]).unbind()
         torch.mm(rows, columns.T, out=S)
         copies, tolerance = self.columns // len(columns), self.similarity.tolerance  # one copy of a repeated column is enough to count in
         top = _kth(S, -(-self.high // copies), True, scratch) - tolerance if self.high else None
         bottom = _kth(S, -(-self.low // copies), False, scratch) + tolerance if self.low else None
-        silent = S == 0 if _reaches_zero(top, bottom) else None
+        silent = S.abs() <= tolerance if _reaches_zero(top, bottom, tolerance) else None
         if bottom is None: out = S.ge_(top[:, None])
         elif top is None: out = S.le_(bottom[:, None])
         else: out = torch.ge(S, top[:, None], out=scratch).logical_or_(S.le_(bottom[:, None]))
@@ -430,7 +431,7 @@ class AddNewPositive(Resampler):
     `weight` is the new positive's share of the row, in [0, 1]; 0 is SimCLR, the published setting is 1/2. A `rank` of 2 or more takes the column that comes second, third, … instead;
     ties, such as the views of one image to a guide of one embedding an image, count one by one from the lowest column.
     With `pool="dataset"` the last view of each image shows its nearest neighbour in the whole data set (`EmbeddingCache.neighbours`), and that is the new positive.
-    A row keeps the positives that it has where the chosen column has a similarity of exactly 0, or where the guide knows nothing about the row."""
+    A row keeps the positives that it has where the chosen column has a similarity of 0, or where the guide knows nothing about the row."""
     weight: float = 0.5 # share of the new positive
     pool: str = "batch" # where the new positive comes from: batch or dataset
     rank: int = 1 # which of the most similar columns it is; of a batch only
@@ -454,7 +455,8 @@ class AddNewPositive(Resampler):
         share = torch.full_like(graph.weights[:, :1], self.weight)
         edited = torch.cat([(1 - self.weight) * graph.weights, share], 1)
         unedited = torch.cat([graph.weights, torch.zeros_like(share)], 1)
-        weights = torch.where((value == 0)[:, None], unedited, edited)
+        silent = value.abs() <= graph.similarity.tolerance
+        weights = torch.where(silent[:, None], unedited, edited)
         return graph.with_positives(torch.cat([graph.positives, new[:, None]], 1), weights)
 
     def _last_view(self, graph: PairGraph) -> PairGraph:
@@ -499,7 +501,7 @@ class DropFalseNegative(Resampler):
     """Columns at or above a row's k-th largest guide similarity leave its denominator, except its positives. Zhang et al., ICML 2023.
 
     `ratio` in [0, 1): k = int(ratio * n) over all n columns, the row itself and its positives included (N columns with two towers); none if that rounds to 0.
-    Columns of a similarity of exactly 0 stay."""
+    Columns of a similarity of 0 stay."""
     ratio: float = 0.05 # share of the columns to drop
 
     def __post_init__(self): _check_unit("ratio", self.ratio, one=False)
@@ -511,7 +513,7 @@ class DropEasyNegative(Resampler):
     """Columns at or below a row's k-th smallest guide similarity leave its denominator, except its positives. Zhang et al., ICML 2023.
 
     `ratio` in [0, 1): k = int(ratio * n) over all n columns, the row itself and its positives included (N columns with two towers); none if that rounds to 0.
-    Columns of a similarity of exactly 0 stay."""
+    Columns of a similarity of 0 stay."""
     ratio: float = 0.1 # share of the columns to drop
 
     def __post_init__(self): _check_unit("ratio", self.ratio, one=False)
@@ -549,7 +551,7 @@ class SameClass(Resampler):
         found = []
         for block, S in _similarities(graph):
             alike = S > self.threshold
-            if self.threshold < 0: alike &= S != 0
+            if self.threshold < 0: alike &= S.abs() > graph.similarity.tolerance
             found.append(alike.nonzero() + S.new_tensor([block.rows.start, block.columns.start], dtype=torch.int64))
         row, column = torch.cat(found).T
         count = row.bincount(minlength=len(graph))
@@ -598,7 +600,7 @@ class NearestOfOtherView(Resampler):
         if graph.images < 2: raise ValueError("z: NearestOfOtherView looks for the nearest other image, got a batch of one. Use at least 2 images a batch")
         nearest, value = (found.roll(-graph.held) for found in _nearest(graph))
         weights = torch.ones_like(nearest, dtype=graph.weights.dtype)[:, None]
-        return _unknown_unedited(graph, nearest[:, None], weights, value == 0)
+        return _unknown_unedited(graph, nearest[:, None], weights, value.abs() <= graph.similarity.tolerance)
 
 # %% ../nbs/20_resampling.ipynb #a5adb303
 @dataclass(frozen=True, init=False)

@@ -35,7 +35,7 @@ def guide_of(views, per_view, signed):
 def similarities(guide, views):
     unit = F.normalize(guide.repeat(views * N // len(guide), 1), dim=1)
     S = unit @ unit.T
-    S[S.abs() < 1e-15] = 0
+    S[S.abs() < 4e-15] = 0  # the tolerance
     return S, (unit == 0).all(1)
 
 

@@ -9,7 +9,7 @@ import ast
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -48,7 +48,7 @@ class GuideSimilarity:
     """Cosine similarities S of the guide embeddings of a batch, evaluated where they are asked for.
 
     Half-precision embeddings are widened to float32 first; what they rounded away stays lost, see below."""
-    embedding: Float[Tensor, "m d_g"] # unit rows of the whole batch, one a view (m = n) or one an image (m = N)
+    embedding: Float[Tensor, "m d_g"] # unit rows of the whole batch, one per view (m = n) or one per image (m = N); zeros where nothing is known
     images: int # N, number of images
     views: int # V, views of each image
 
@@ -56,6 +56,23 @@ class GuideSimilarity:
     def per_view(self) -> bool:
         "Whether each view has its own row."
         return len(self.embedding) > self.images
+
+    @cached_property
+    def unknown(self) -> Bool[Tensor, "m"]:
+        "Which rows are zeros: the guide knows nothing about them."
+        return ~self.embedding.any(1)
+
+    @cached_property
+    def complete(self) -> bool:
+        "Whether the guide knows something about every row."
+        return not self.unknown.any()
+
+    def unknown_at(
+        self,
+        rows: Int[Tensor, "*r"], # rows of the batch, one per view
+    ) -> Bool[Tensor, "*r"]:
+        "Which of these rows the guide knows nothing about."
+        return self.unknown[rows if self.per_view else rows % self.images]
 
     @property
     def tolerance(self) -> float:
@@ -124,6 +141,12 @@ class _Edges:
         return self.images if self.cross else self.views * self.images
 
     @property
+    def unknown(self) -> Bool[Tensor, "r"]:
+        "Rows that the graph holds and about which the guide knows nothing: its embedding is zeros. All false without a guide."
+        if self.similarity is None: return torch.zeros(len(self), dtype=torch.bool, device=self.positives.device)
+        return self.similarity.unknown_at(self.rows())
+
+    @property
     def banded(self) -> bool:
         "Whether guide similarities decide which negatives count."
         return self.low > 0 or self.high > 0
@@ -166,6 +189,17 @@ def _fill_own(
     for offset in range((row - column + height - 1) % period - height + 1, width, period): s.diagonal(offset).fill_(value)
 
 # %% ../nbs/20_resampling.ipynb #e2845a12
+def _reaches_zero(
+    top: Float[Tensor, "b"] | None, # columns of at least this similarity leave
+    bottom: Float[Tensor, "b"] | None, # columns of at most this similarity leave
+    tolerance: float, # similarities that differ by less count as equal
+) -> bool:
+    "Whether a similarity of 0 may be among those that leave. Always true on an accelerator, where asking would cost more than masking."
+    some = top if bottom is None else bottom
+    if some.device.type != "cpu": return True
+    above = top is not None and bool((top <= tolerance).any())
+    return above or (bottom is not None and bool((bottom >= -tolerance).any()))
+
 class _Blocks(_Edits):
     "How a pair graph is read."
     def rows(self) -> Int[Tensor, "r"]:
@@ -198,16 +232,18 @@ class _Blocks(_Edits):
         block: Block, # the first of a group
         memory: Float[Tensor, "2 h m"] | None = None, # to work in, in the guide's dtype; None: new
     ) -> Float[Tensor, "b m"]: # for each row of the block and each embedding of its columns
-        "1 where a similarity is at or beyond the row's thresholds, which are order statistics of the row, up to the tolerance; else 0."
+        "1 where a similarity is at or beyond the row's thresholds, which are order statistics of the row, up to the tolerance; else 0. Similarities of 0 are never beyond."
         rows, columns = self.similarity.factors(block)
         S, scratch = (rows.new_empty(2, len(rows), len(columns)) if memory is None else memory[:, :len(rows)]).unbind()
         torch.mm(rows, columns.T, out=S)
         copies, tolerance = self.columns // len(columns), self.similarity.tolerance  # one copy of a repeated column is enough to count in
         top = _kth(S, -(-self.high // copies), True, scratch) - tolerance if self.high else None
         bottom = _kth(S, -(-self.low // copies), False, scratch) + tolerance if self.low else None
-        if bottom is None: return S.ge_(top[:, None])
-        if top is None: return S.le_(bottom[:, None])
-        return torch.ge(S, top[:, None], out=scratch).logical_or_(S.le_(bottom[:, None]))
+        silent = S.abs() <= tolerance if _reaches_zero(top, bottom, tolerance) else None
+        if bottom is None: out = S.ge_(top[:, None])
+        elif top is None: out = S.le_(bottom[:, None])
+        else: out = torch.ge(S, top[:, None], out=scratch).logical_or_(S.le_(bottom[:, None]))
+        return out if silent is None else out.masked_fill_(silent, 0)
 
 # %% ../nbs/20_resampling.ipynb #64632fbb
 class _Masks(_Blocks):
@@ -329,14 +365,16 @@ def _largest_by_tile(rows: Float[Tensor, "r d_g"], columns: Float[Tensor, "c d_g
     return best
 
 # %% ../nbs/20_resampling.ipynb #11ebaaaa
-def _nearest_column(rows: Float[Tensor, "r d_g"], columns: Float[Tensor, "c d_g"], symmetric: bool, start: int, period: int, tolerance: float, side: int) -> Int[Tensor, "r"]:
-    "For each row, the first of which stands at `start` of the batch, the lowest of its nearest columns of another image."
+def _nearest_column(rows: Float[Tensor, "r d_g"], columns: Float[Tensor, "c d_g"], symmetric: bool, start: int, period: int, tolerance: float, side: int) -> tuple[Int[Tensor, "r"], Float[Tensor, "r"]]:
+    "For each row, the first of which stands at `start` of the batch, the lowest of its nearest columns of another image, and the largest similarity."
     if len(columns) <= side:  # a single tile needs no second look
         S = rows @ columns.T
         _fill_own(S, start, 0, period, -torch.inf)
-        return (S >= S.amax(1, keepdim=True) - tolerance).to(torch.uint8).argmax(1)
+        largest = S.amax(1, keepdim=True)
+        return (S >= largest - tolerance).to(torch.uint8).argmax(1), largest[:, 0]
     best = _largest_by_tile(rows, columns, symmetric, start, period, side)
-    floor, image = best.amax(1) - tolerance, (start + torch.arange(len(rows), device=rows.device)) % period
+    largest, image = best.amax(1), (start + torch.arange(len(rows), device=rows.device)) % period
+    floor = largest - tolerance
     tile, out = (best >= floor[:, None]).to(torch.uint8).argmax(1), torch.empty_like(image)
     for t in range(best.shape[1]):
         mine = (tile == t).nonzero()[:, 0]
@@ -345,19 +383,21 @@ def _nearest_column(rows: Float[Tensor, "r d_g"], columns: Float[Tensor, "c d_g"
         S.masked_fill_(own, -torch.inf)
         limit = torch.minimum(floor[mine], S.amax(1))  # computed again, S may differ by rounding
         out[mine] = (S >= limit[:, None]).to(torch.uint8).argmax(1) + t * side
-    return out
+    return out, largest
 
-def _nearest(graph: PairGraph, side: int = 512) -> Int[Tensor, "r"]: # tiles of `side` columns
-    "For each row the most similar column that shows another image; the lowest one among ties."
+def _nearest(graph: PairGraph, side: int = 512) -> tuple[Int[Tensor, "r"], Float[Tensor, "r"]]: # tiles of `side` columns
+    "For each row the most similar column that shows another image, the lowest one among ties; and that similarity."
     similarity, N, m, views = graph.similarity, graph.images, graph.held, range(graph.views)
     def nearest(rows, columns, start): return _nearest_column(rows, columns, rows.shape == columns.shape and not graph.cross, start, N, similarity.tolerance, side)
     def other(view): return N * (1 - view) if graph.cross else 0  # where the columns of a view's rows begin
     if not similarity.per_view:
-        image = nearest(similarity.embedding[graph.first:graph.first + m], similarity.embedding, graph.first)
-        return torch.cat([image + other(view) for view in views])
+        image, value = nearest(similarity.embedding[graph.first:graph.first + m], similarity.embedding, graph.first)
+        return torch.cat([image + other(view) for view in views]), value.repeat(graph.views)
     if m == N and not graph.cross: return nearest(similarity.embedding, similarity.embedding, 0)
     blocks = [group[0] for group in graph.groups(height=m)]
-    return torch.cat([nearest(*similarity.factors(block), block.start) + other(view) for view, block in enumerate(blocks)])
+    found = [nearest(*similarity.factors(block), block.start) for block in blocks]
+    columns = torch.cat([column + other(view) for view, (column, _) in enumerate(found)])
+    return columns, torch.cat([value for _, value in found])
 
 # %% ../nbs/20_resampling.ipynb #2c48257c
 def _similarities(graph: PairGraph, height: int = 512) -> Iterator[tuple[Block, Float[Tensor, "b c"]]]: # at most `height` rows a block
@@ -371,16 +411,17 @@ def _similarities(graph: PairGraph, height: int = 512) -> Iterator[tuple[Block, 
             yield block, S
 
 # %% ../nbs/20_resampling.ipynb #f286c1a9
-def _of_rank(graph: PairGraph, rank: int, height: int = 512) -> Int[Tensor, "r"]: # blocks of `height` rows
-    "For each row the `rank`-th most similar column that shows another image; the lowest first among ties."
-    out, tolerance = [], graph.similarity.tolerance
+def _of_rank(graph: PairGraph, rank: int, height: int = 512) -> tuple[Int[Tensor, "r"], Float[Tensor, "r"]]: # blocks of `height` rows
+    "For each row the `rank`-th most similar column that shows another image, the lowest first among ties; and that similarity."
+    out, values, tolerance = [], [], graph.similarity.tolerance
     for block, S in _similarities(graph, height):
         _fill_own(S, block.start, block.columns.start, graph.images, -torch.inf)
         value = S.topk(rank).values[:, -1:]
         above = (S > value + tolerance).sum(1, keepdim=True)
         tied = (S - value).abs() <= tolerance
         out.append((tied.cumsum(1) == rank - above).to(torch.uint8).argmax(1) + block.columns.start)
-    return torch.cat(out)
+        values.append(value[:, 0])
+    return torch.cat(out), torch.cat(values)
 
 # %% ../nbs/20_resampling.ipynb #b48479f8
 @dataclass(frozen=True)
@@ -389,7 +430,8 @@ class AddNewPositive(Resampler):
 
     `weight` is the new positive's share of the row, in [0, 1]; 0 is SimCLR, the published setting is 1/2. A `rank` of 2 or more takes the column that comes second, third, … instead;
     ties, such as the views of one image to a guide of one embedding an image, count one by one from the lowest column.
-    With `pool="dataset"` the last view of each image shows its nearest neighbour in the whole data set (`EmbeddingCache.neighbours`), and that is the new positive."""
+    With `pool="dataset"` the last view of each image shows its nearest neighbour in the whole data set (`EmbeddingCache.neighbours`), and that is the new positive.
+    A row keeps the positives that it has where the chosen column has a similarity of 0, or where the guide knows nothing about the row."""
     weight: float = 0.5 # share of the new positive
     pool: str = "batch" # where the new positive comes from: batch or dataset
     rank: int = 1 # which of the most similar columns it is; of a batch only
@@ -409,9 +451,13 @@ class AddNewPositive(Resampler):
         if self.pool == "dataset": return self._last_view(graph)
         if graph.images < 2: raise ValueError("z: AddNewPositive looks for the nearest other image, got a batch of one. Use at least 2 images a batch")
         if self.rank > (others := graph.columns - graph.columns // graph.images): raise ValueError(f"rank: AddNewPositive takes column number {self.rank} of those that show other images, and a row has {others}. Use a lower rank, or more images a batch")
-        new = (_nearest(graph) if self.rank == 1 else _of_rank(graph, self.rank))[:, None]
+        new, value = _nearest(graph) if self.rank == 1 else _of_rank(graph, self.rank)
         share = torch.full_like(graph.weights[:, :1], self.weight)
-        return graph.with_positives(torch.cat([graph.positives, new], 1), torch.cat([(1 - self.weight) * graph.weights, share], 1))
+        edited = torch.cat([(1 - self.weight) * graph.weights, share], 1)
+        unedited = torch.cat([graph.weights, torch.zeros_like(share)], 1)
+        silent = value.abs() <= graph.similarity.tolerance
+        weights = torch.where(silent[:, None], unedited, edited)
+        return graph.with_positives(torch.cat([graph.positives, new[:, None]], 1), weights)
 
     def _last_view(self, graph: PairGraph) -> PairGraph:
         "The rows of neighbours keep the views of their anchor as positives, with equal weights."
@@ -419,14 +465,16 @@ class AddNewPositive(Resampler):
         new = graph.positives // graph.images == graph.views - 1
         own = graph.weights.masked_fill(new, 0)
         weights = torch.where(new, self.weight, (1 - self.weight) * own / own.sum(1, keepdim=True).clamp(min=torch.finfo(own.dtype).tiny))
-        return graph.with_positives(graph.positives, torch.where(new.any(1, keepdim=True), weights, graph.weights))
+        edited = new.any(1, keepdim=True) & ~graph.unknown[:, None]
+        return graph.with_positives(graph.positives, torch.where(edited, weights, graph.weights))
 
 # %% ../nbs/20_resampling.ipynb #a1f80241
 @dataclass(frozen=True)
 class DropFalsePositive(Resampler):
     """Augmentation pairs with the smallest guide similarities in the batch are no positives. Zhang et al., ICML 2023.
 
-    `ratio` in [0, 1): with m pairs in the batch, pairs at or below the int(ratio * m)-th smallest similarity are dropped, ties included; none if that rounds to 0."""
+    `ratio` in [0, 1): with m pairs in the batch, pairs at or below the int(ratio * m)-th smallest similarity are dropped, ties included; none if that rounds to 0.
+    A pair with a view about which the guide knows nothing is not counted, and stays."""
     ratio: float = 0.1 # share of the pairs to drop
     needs_per_view: ClassVar[bool] = True
 
@@ -435,11 +483,16 @@ class DropFalsePositive(Resampler):
     def edit(self, graph):
         S, held = graph.similarity, graph.positives
         pairs, *_ = _own_pairs(graph.images, graph.images, 0, graph.views, held.device, graph.weights.dtype)
-        if not (k := int(self.ratio * pairs.numel())): return graph
         of_pairs = S.embedding[pairs].mul_(S.embedding[:, None]).sum(2)
-        threshold = of_pairs.flatten().kthvalue(k).values + S.tolerance
-        if held is pairs: false = of_pairs <= threshold
-        else: false = (S.at(rows := graph.rows(), held) <= threshold) & ((held - rows[:, None]) % graph.images == 0)  # views of the row's own image
+        counted = of_pairs.flatten() if S.complete else of_pairs[~(S.unknown[pairs] | S.unknown[:, None])]
+        k = int(self.ratio * counted.numel())
+        if k == 0: return graph
+        threshold = counted.kthvalue(k).values + S.tolerance
+        if held is pairs and S.complete: return graph.with_positives(held, graph.weights.masked_fill(of_pairs <= threshold, 0))
+        rows = graph.rows()[:, None]
+        own = (held - rows) % graph.images == 0  # views of the row's own image
+        known = ~(S.unknown_at(held) | S.unknown_at(rows))
+        false = (S.at(rows[:, 0], held) <= threshold) & own & known
         return graph.with_positives(held, graph.weights.masked_fill(false, 0))
 
 # %% ../nbs/20_resampling.ipynb #8d05bc1c
@@ -447,7 +500,8 @@ class DropFalsePositive(Resampler):
 class DropFalseNegative(Resampler):
     """Columns at or above a row's k-th largest guide similarity leave its denominator, except its positives. Zhang et al., ICML 2023.
 
-    `ratio` in [0, 1): k = int(ratio * n) over all n columns, the row itself and its positives included (N columns with two towers); none if that rounds to 0."""
+    `ratio` in [0, 1): k = int(ratio * n) over all n columns, the row itself and its positives included (N columns with two towers); none if that rounds to 0.
+    Columns of a similarity of 0 stay."""
     ratio: float = 0.05 # share of the columns to drop
 
     def __post_init__(self): _check_unit("ratio", self.ratio, one=False)
@@ -458,19 +512,35 @@ class DropFalseNegative(Resampler):
 class DropEasyNegative(Resampler):
     """Columns at or below a row's k-th smallest guide similarity leave its denominator, except its positives. Zhang et al., ICML 2023.
 
-    `ratio` in [0, 1): k = int(ratio * n) over all n columns, the row itself and its positives included (N columns with two towers); none if that rounds to 0."""
+    `ratio` in [0, 1): k = int(ratio * n) over all n columns, the row itself and its positives included (N columns with two towers); none if that rounds to 0.
+    Columns of a similarity of 0 stay."""
     ratio: float = 0.1 # share of the columns to drop
 
     def __post_init__(self): _check_unit("ratio", self.ratio, one=False)
 
     def edit(self, graph): return graph.with_band(low=int(self.ratio * graph.columns))
 
+# %% ../nbs/20_resampling.ipynb #5be1d0c7
+def _unknown_unedited(
+    graph: PairGraph, # before the edit
+    positives: Int[Tensor, "r p"], # the edited ones
+    weights: Float[Tensor, "r p"], # and their weights
+    silent: Bool[Tensor, "r"] | None = None, # rows to leave as they are; None: those about which the guide knows nothing
+) -> PairGraph:
+    "The graph with these positives, and the old ones in rows about which the guide is silent. Costs nothing where it knows every row."
+    if graph.similarity.complete: return graph.with_positives(positives, weights)
+    silent = (graph.unknown if silent is None else silent)[:, None]
+    edited = torch.where(silent, 0, weights)
+    unedited = torch.where(silent, graph.weights, 0)
+    return graph.with_positives(torch.cat([positives, graph.positives], 1), torch.cat([edited, unedited], 1))
+
 # %% ../nbs/20_resampling.ipynb #197a958b
 @dataclass(frozen=True)
 class SameClass(Resampler):
     """All columns that the guide finds alike are a row's positives, with equal weights. With a guide of labels this is SupCon: L_out of Khosla et al., NeurIPS 2020.
 
-    `threshold` in (-1, 1): columns of larger guide similarity are alike. One-hot rows have similarity 1 within a class and 0 between classes; those of `LabelGuide`, whose ties are broken, above 0.9 and below 0.1. A row without such a column is dropped.
+    `threshold` in (-1, 1): columns of larger guide similarity are alike. One-hot rows have similarity 1 within a class and 0 between classes; those of `LabelGuide`, whose ties are broken, above 0.9 and below 0.1. A row without such a column is dropped,
+    but one about which the guide knows nothing keeps its positives.
     The graph takes as many columns a row as the largest class has in the batch."""
     threshold: float = 0.5 # similarity above which rows are alike
 
@@ -478,7 +548,11 @@ class SameClass(Resampler):
         if not -1 < self.threshold < 1: raise ValueError(f"threshold: expected a cosine in (-1, 1), got {self.threshold!r}")
 
     def edit(self, graph):
-        found = [(S > self.threshold).nonzero() + S.new_tensor([block.rows.start, block.columns.start], dtype=torch.int64) for block, S in _similarities(graph)]
+        found = []
+        for block, S in _similarities(graph):
+            alike = S > self.threshold
+            if self.threshold < 0: alike &= S.abs() > graph.similarity.tolerance
+            found.append(alike.nonzero() + S.new_tensor([block.rows.start, block.columns.start], dtype=torch.int64))
         row, column = torch.cat(found).T
         count = row.bincount(minlength=len(graph))
         place = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]  # rows come in order
@@ -486,13 +560,14 @@ class SameClass(Resampler):
         positives[row, place] = column
         weights = graph.weights.new_zeros(positives.shape)
         weights[row, place] = 1
-        return graph.with_positives(positives, weights)
+        return _unknown_unedited(graph, positives, weights)
 
 # %% ../nbs/20_resampling.ipynb #90aec293
 @dataclass(frozen=True)
 class SoftTargets(Resampler):
     """The other rows are positives with the softmax of their guide similarities as weights. X-CLR: Sobal et al., arXiv 2407.18134.
 
+    Rows about which the guide knows nothing keep their positives, and are nobody's.
     `temperature` > 0 divides the cosines (0.1 in the paper, where they are those of text embeddings of captions). `keep` > 0: only so many most similar columns stay; among those that tie for the last place any may be the one."""
     temperature: float = 0.1 # τ_s of the softmax over guide similarities
     keep: int = 256 # columns a row at most
@@ -503,21 +578,29 @@ class SoftTargets(Resampler):
 
     def edit(self, graph):
         k = min(self.keep, graph.columns - (not graph.cross))
-        best = [(S.topk(k, 1), block.columns.start) for block, S in _similarities(graph)]
-        weights = torch.cat([top.values for top, _ in best]).div_(self.temperature).softmax(1)
-        return graph.with_positives(torch.cat([top.indices + start for top, start in best]), weights.to(graph.weights.dtype))
+        positives, similarities = [], []
+        for block, S in _similarities(graph):
+            if not graph.similarity.complete: S[:, graph.similarity.unknown_at(torch.arange(block.columns.start, block.columns.stop, device=S.device))] = -torch.inf
+            top = S.topk(k, 1)
+            positives.append(top.indices + block.columns.start)
+            similarities.append(top.values)
+        similarities = torch.cat(similarities)
+        alone = similarities[:, 0] == -torch.inf  # all other rows are unknown
+        weights = similarities.div_(self.temperature).softmax(1).to(graph.weights.dtype)
+        return _unknown_unedited(graph, torch.cat(positives), weights, graph.unknown | alone)
 
 # %% ../nbs/20_resampling.ipynb #2dada99a
 @dataclass(frozen=True)
 class NearestOfOtherView(Resampler):
-    "A row's only positive is the column of another image that is nearest to the row's other view. With the projections as the guide this is NNCLR within a batch: Dwibedi et al., ICCV 2021."
+    "A row's only positive is the column of another image that is nearest to the row's other view. With the projections as the guide this is NNCLR within a batch: Dwibedi et al., ICCV 2021. Where the guide knows nothing about the other view, the row keeps its positives."
     needs_per_view: ClassVar[bool] = True
 
     def edit(self, graph):
         if graph.cross: raise ValueError("z_image, z_text: NearestOfOtherView looks for the neighbours of a row's other view in its own tower, and pairs across towers are none of those. Use AddNewPositive")
         if graph.images < 2: raise ValueError("z: NearestOfOtherView looks for the nearest other image, got a batch of one. Use at least 2 images a batch")
-        nearest = _nearest(graph).roll(-graph.held)[:, None]
-        return graph.with_positives(nearest, torch.ones_like(nearest, dtype=graph.weights.dtype))
+        nearest, value = (found.roll(-graph.held) for found in _nearest(graph))
+        weights = torch.ones_like(nearest, dtype=graph.weights.dtype)[:, None]
+        return _unknown_unedited(graph, nearest[:, None], weights, value.abs() <= graph.similarity.tolerance)
 
 # %% ../nbs/20_resampling.ipynb #a5adb303
 @dataclass(frozen=True, init=False)

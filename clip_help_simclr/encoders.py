@@ -111,8 +111,9 @@ def _timm_weights(name: str, image_size: int, channels: int) -> Encoder:
 
     if name == "convnet": raise ValueError("pretrained: timm has no weights for convnet. Give a model of timm, or a checkpoint, run or export of convnet")
     architecture = _untagged(name)
-    if timm.is_model(architecture) and name not in timm.list_pretrained(architecture + "*") + timm.list_models(architecture, pretrained=True):
-        raise ValueError(f"encoder: timm has no weights {name!r}. Valid: {', '.join(timm.list_pretrained(architecture + '.*')[:9]) or 'none for this architecture'}")
+    there = [known for known in timm.list_pretrained(architecture + "*") if _untagged(known) == architecture]
+    if timm.is_model(architecture) and not (name in there or (name == architecture and there)):
+        raise ValueError(f"encoder: timm has no weights {name!r}. Valid: {', '.join(there[:9]) or 'none for this architecture'}")
     try: backbone, num_features = _timm(name, image_size, channels, True)
     except ValueError: raise
     except Exception as e:  # whatever the hub's client raises without a connection

@@ -8,8 +8,11 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import socket
+import threading
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 from jaxtyping import Float
@@ -104,6 +107,30 @@ def _untagged(name: str) -> str:
     "The architecture of a name such as resnet18.a1_in1k."
     return name.partition(".")[0]
 
+# %% ../nbs/32_encoders.ipynb #5c32a00a
+def _connected() -> bool:
+    "Can the hub be reached? Asked for three seconds at most; where a proxy stands between, taken for granted."
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")): return True
+    url, answers = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co"), []
+    def ask():
+        try:
+            socket.create_connection((url.hostname, url.port or 443), timeout=3).close()
+            answers.append(True)
+        except OSError: pass
+    thread = threading.Thread(target=ask, daemon=True)  # looking up a name has no time limit of its own
+    thread.start()
+    thread.join(3)
+    return bool(answers)
+
+@contextmanager
+def _no_vain_retries():
+    "Without a connection the hub's client looks into its cache only, instead of retrying for a minute."
+    from huggingface_hub import constants
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _connected()
+    try: yield
+    finally: constants.HF_HUB_OFFLINE = before
+
 # %% ../nbs/32_encoders.ipynb #5c32a002
 def _timm_weights(name: str, image_size: int, channels: int) -> Encoder:
     "A timm network with timm's weights. Raises `ValueError` where there are none, or they don't suit; `OSError` where they cannot be had."
@@ -114,7 +141,8 @@ def _timm_weights(name: str, image_size: int, channels: int) -> Encoder:
     there = [known for known in timm.list_pretrained(architecture + "*") if _untagged(known) == architecture]
     if timm.is_model(architecture) and not (name in there or (name == architecture and there)):
         raise ValueError(f"encoder: timm has no weights {name!r}. Valid: {', '.join(there[:9]) or 'none for this architecture'}")
-    try: backbone, num_features = _timm(name, image_size, channels, True)
+    try:
+        with _no_vain_retries(): backbone, num_features = _timm(name, image_size, channels, True)
     except ValueError: raise
     except Exception as e:  # whatever the hub's client raises without a connection
         raise OSError(f"pretrained: timm's weights of {name!r} are not on this machine and cannot be fetched ({type(e).__name__}: {' '.join(str(e).split())[:200]}). "

@@ -288,7 +288,7 @@ def save_tensors(
     from safetensors.torch import save_file
     try:
         with atomic_path(path) as part: save_file(dict(tensors), part, dict(metadata or {}))
-    except SafetensorError as e: raise OSError(f"{str(path)!r} cannot be written ({e})") from e
+    except SafetensorError as e: raise OSError(str(e)) from e
     return Path(path)
 
 def digest_tensors(

@@ -34,8 +34,8 @@ from torch import Tensor
 
 # %% auto #0
 __all__ = ['pick', 'whole_number', 'real_number', 'Scale', 'scale', 'digest', 'generator', 'pick_device', 'atomic_path',
-           'write_atomic', 'sole_owner', 'remove_leftovers', 'save_tensors', 'digest_tensors', 'Interrupted',
-           'stop_signals', 'environment', 'save_record', 'load_record', 'plot_theme']
+           'part_folder', 'write_atomic', 'sole_owner', 'remove_leftovers', 'save_tensors', 'digest_tensors',
+           'Interrupted', 'stop_signals', 'environment', 'save_record', 'load_record', 'plot_theme']
 
 # %% ../nbs/00_core.ipynb #b22f9673
 _T = TypeVar("_T")
@@ -176,7 +176,7 @@ def atomic_path(
     path = Path(path)
     if not path.name: raise ValueError(f"path: {str(path)!r} names no file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _part_folder(path) as folder:
+    with part_folder(path) as folder:
         part = folder / path.name
         part.touch(exist_ok=False)
         mode = part.stat().st_mode  # as the user's umask says, which writers with temporary files of their own forget
@@ -186,10 +186,11 @@ def atomic_path(
         os.replace(part, path)
 
 @contextmanager
-def _part_folder(
-    path: Path, # of the file or folder that is being written
+def part_folder(
+    path: str | os.PathLike, # of the file or folder that is being written; the folder that it lies in exists
 ) -> Iterator[Path]:
-    "A hidden folder beside `path`, locked as long as this process works in it, then removed."
+    "Yields a hidden folder beside `path`, locked as long as this process works in it, then removed. After a kill `remove_leftovers` knows it by its name."
+    path = Path(path)
     while True:
         folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         folder.mkdir()

@@ -12,7 +12,6 @@ import math
 import os
 import random
 import re
-import shutil
 import sys
 import time
 import warnings
@@ -37,7 +36,7 @@ from tqdm.auto import tqdm
 
 from .audit import edited_pairs
 from .augment import SimCLRViews, resize
-from .core import Interrupted, digest, digest_tensors, generator, pick, pick_device, real_number, remove_leftovers, save_record, save_tensors, sole_owner, stop_signals, whole_number, write_atomic
+from .core import Interrupted, digest, digest_tensors, generator, part_folder, pick, pick_device, real_number, remove_leftovers, save_record, save_tensors, sole_owner, stop_signals, whole_number, write_atomic
 from .data import Batch, ImageSet, TensorSet, batches
 from .encoders import Projector, build_encoder
 from .guides import EmbeddingCache, Guide
@@ -142,6 +141,56 @@ class PretrainConfig:
 # %% ../nbs/33_training.ipynb #c67b164c
 _LOSSES: dict[str, type[NTXent]] = dict(nt_xent=NTXent, decoupled=DecoupledNTXent)
 
+# %% ../nbs/33_training.ipynb #5d36f848
+def _lars(groups, lr, fused):
+    from timm.optim import Lars
+    return Lars(groups, lr=lr, momentum=0.9)
+
+_OPTIMIZERS: dict[str, Callable[[list[dict], float, bool], torch.optim.Optimizer]] = {
+    "adamw": lambda groups, lr, fused: torch.optim.AdamW(groups, lr=lr, fused=fused),
+    "sgd": lambda groups, lr, fused: torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=fused),
+    "lars": _lars,
+}
+
+def build_optimizer(
+    model: nn.Module, # its parameters are trained
+    name: str, # adamw, sgd or lars
+    lr: float, # peak learning rate
+    weight_decay: float, # for parameters with two or more dimensions
+) -> torch.optim.Optimizer:
+    "The optimizer, with biases and norm parameters free of weight decay (and of LARS's trust ratio). AdamW and SGD are one fused kernel on CPUs and CUDA."
+    lr, weight_decay = real_number("lr", lr, above=0), real_number("weight_decay", weight_decay, low=0)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters: raise ValueError("model: it has no parameters to train")
+    groups = [dict(params=[p for p in parameters if p.ndim >= 2], weight_decay=weight_decay), dict(params=[p for p in parameters if p.ndim < 2], weight_decay=0.0)]
+    return pick("optimizer", name, _OPTIMIZERS)(groups, lr, parameters[0].device.type in ("cpu", "cuda"))
+
+# %% ../nbs/33_training.ipynb #7eb82361
+def warmup_cosine(
+    step: int, # 0 for the first step
+    steps: int, # of the whole run
+    warmup: float, # share of the steps with a linearly growing factor
+) -> float: # factor on the peak learning rate, in (0, 1]
+    "Linear warm-up, then half a cosine to zero."
+    steps, warmup = whole_number("steps", steps, 1, 2 ** 62), real_number("warmup", warmup, low=0, below=1)
+    step = whole_number("step", step, 0, 2 ** 62)
+    ramp = int(warmup * steps)
+    if step < ramp: return (step + 1) / (ramp + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, steps - ramp)))
+
+# %% ../nbs/33_training.ipynb #8180c604
+_PRECISIONS = ("float32", "bf16", "fp16", "float64")
+
+def pick_precision(
+    name: str, # auto, float32, bf16, fp16 or float64
+    device: torch.device, # where the run computes
+) -> str: # float32, bf16, fp16 or float64
+    "The precision of matrix products. `auto` is bf16 where the hardware computes in it, else float32. With float64 everything is double: weights, views, loss."
+    if name != "auto": return pick("precision", name, {k: k for k in _PRECISIONS})
+    if device.type == "cuda": native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else: native = device.type == "cpu" and torch.cpu._is_amx_tile_supported()  # no public name before torch 2.10
+    return "bf16" if native else "float32"
+
 # %% ../nbs/33_training.ipynb #5d330011
 @contextmanager
 def _lent_randomness() -> Iterator[Callable[[int], None]]:
@@ -237,56 +286,6 @@ def _settings(config: PretrainConfig) -> dict:
     elif isinstance(config.augment, (_OwnViews, _LostViews)): plain["augment"] = dict(name=config.augment.name, size=config.augment.size)
     else: plain["augment"] = dict(name=_augmentation_name(config.augment), size=None)
     return json.loads(json.dumps(plain))
-
-# %% ../nbs/33_training.ipynb #5d36f848
-def _lars(groups, lr, fused):
-    from timm.optim import Lars
-    return Lars(groups, lr=lr, momentum=0.9)
-
-_OPTIMIZERS: dict[str, Callable[[list[dict], float, bool], torch.optim.Optimizer]] = {
-    "adamw": lambda groups, lr, fused: torch.optim.AdamW(groups, lr=lr, fused=fused),
-    "sgd": lambda groups, lr, fused: torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=fused),
-    "lars": _lars,
-}
-
-def build_optimizer(
-    model: nn.Module, # its parameters are trained
-    name: str, # adamw, sgd or lars
-    lr: float, # peak learning rate
-    weight_decay: float, # for parameters with two or more dimensions
-) -> torch.optim.Optimizer:
-    "The optimizer, with biases and norm parameters free of weight decay (and of LARS's trust ratio). AdamW and SGD are one fused kernel on CPUs and CUDA."
-    lr, weight_decay = real_number("lr", lr, above=0), real_number("weight_decay", weight_decay, low=0)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters: raise ValueError("model: it has no parameters to train")
-    groups = [dict(params=[p for p in parameters if p.ndim >= 2], weight_decay=weight_decay), dict(params=[p for p in parameters if p.ndim < 2], weight_decay=0.0)]
-    return pick("optimizer", name, _OPTIMIZERS)(groups, lr, parameters[0].device.type in ("cpu", "cuda"))
-
-# %% ../nbs/33_training.ipynb #7eb82361
-def warmup_cosine(
-    step: int, # 0 for the first step
-    steps: int, # of the whole run
-    warmup: float, # share of the steps with a linearly growing factor
-) -> float: # factor on the peak learning rate, in (0, 1]
-    "Linear warm-up, then half a cosine to zero."
-    steps, warmup = whole_number("steps", steps, 1, 2 ** 62), real_number("warmup", warmup, low=0, below=1)
-    step = whole_number("step", step, 0, 2 ** 62)
-    ramp = int(warmup * steps)
-    if step < ramp: return (step + 1) / (ramp + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, steps - ramp)))
-
-# %% ../nbs/33_training.ipynb #8180c604
-_PRECISIONS = ("float32", "bf16", "fp16", "float64")
-
-def pick_precision(
-    name: str, # auto, float32, bf16, fp16 or float64
-    device: torch.device, # where the run computes
-) -> str: # float32, bf16, fp16 or float64
-    "The precision of matrix products. `auto` is bf16 where the hardware computes in it, else float32. With float64 everything is double: weights, views, loss."
-    if name != "auto": return pick("precision", name, {k: k for k in _PRECISIONS})
-    if device.type == "cuda": native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else: native = device.type == "cpu" and torch.cpu._is_amx_tile_supported()  # no public name before torch 2.10
-    return "bf16" if native else "float32"
 
 # %% ../nbs/33_training.ipynb #489168e3
 class SimCLRModel(nn.Module):
@@ -1141,41 +1140,41 @@ def dry_run(
     return DryRun(seconds / measured * planned / 3600, guide_hours, memory / 2**30, run.clock.table(), measured)
 
 # %% ../nbs/33_training.ipynb #a9a0603b
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
 def _small_stem(backbone: nn.Module) -> bool:
     "Is it a ResNet without the strided stem?"
     return isinstance(getattr(backbone, "maxpool", None), nn.Identity)
 
-def _size_arguments(config: PretrainConfig) -> dict[str, int]:
-    "What timm must be told about the size of the images."
+def _size_arguments(config: PretrainConfig, channels: int) -> dict[str, int]:
+    "What timm must be told about size and channels of the images."
     import timm
-    return dict(img_size=config.augment.size) if timm.get_pretrained_cfg(config.encoder).fixed_input_size else {}
+    size = dict(img_size=config.augment.size) if timm.get_pretrained_cfg(config.encoder).fixed_input_size else {}
+    return size if channels == 3 else size | dict(in_chans=channels)
 
 # %% ../nbs/33_training.ipynb #c6c2334f
-def _timm_config(config: PretrainConfig, backbone: nn.Module) -> dict:
+def _timm_config(config: PretrainConfig, encoder: nn.Module) -> dict:
     "What timm reads from config.json."
-    size = config.augment.size
-    return dict(architecture=config.encoder, num_classes=0, num_features=backbone.num_features, model_args=_size_arguments(config),
-                pretrained_cfg=dict(input_size=[3, size, size], mean=_MEAN, std=_STD, interpolation="bilinear", crop_pct=1.0, num_classes=0))
+    size, channels = config.augment.size, encoder.channels
+    mean, std = (getattr(encoder, name).flatten().tolist() for name in ("mean", "std"))
+    cfg = dict(input_size=[channels, size, size], mean=mean, std=std, interpolation="bilinear", crop_pct=1.0, num_classes=0)
+    return dict(architecture=config.encoder, num_classes=0, num_features=encoder.num_features, model_args=_size_arguments(config, channels), pretrained_cfg=cfg)
 
 # %% ../nbs/33_training.ipynb #d4e4f8a0
-def _loading_code(config: PretrainConfig, backbone: nn.Module) -> str:
+def _loading_code(config: PretrainConfig, backbone: nn.Module, channels: int) -> str:
     "Python that builds the backbone and loads `model.safetensors`, with torch and timm only."
     lines = ["import timm, torch", "from safetensors.torch import load_file"]
     if config.encoder == "convnet":
         w = config.width
         lines = lines[1:] + ["from torch import nn", "layer = lambda i, o, stride: [nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]",
-                             f"model = nn.Sequential(*layer(3, {w}, 2), *layer({w}, {2 * w}, 2), *layer({2 * w}, {4 * w}, 2), *layer({4 * w}, {8 * w}, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())"]
+                             f"model = nn.Sequential(*layer({channels}, {w}, 2), *layer({w}, {2 * w}, 2), *layer({2 * w}, {4 * w}, 2), *layer({4 * w}, {8 * w}, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())"]
     else:
-        lines.append(f"model = timm.create_model({config.encoder!r}, num_classes=0{''.join(f', {k}={v}' for k, v in _size_arguments(config).items())})")
+        lines.append(f"model = timm.create_model({config.encoder!r}, num_classes=0{''.join(f', {k}={v}' for k, v in _size_arguments(config, channels).items())})")
         if _small_stem(backbone):
             name, conv = ("conv1[0]", backbone.conv1[0]) if isinstance(backbone.conv1, nn.Sequential) else ("conv1", backbone.conv1)
-            lines.append(f"model.{name}, model.maxpool = torch.nn.Conv2d(3, {conv.out_channels}, 3, padding=1, bias=False), torch.nn.Identity()")
+            lines.append(f"model.{name}, model.maxpool = torch.nn.Conv2d({channels}, {conv.out_channels}, 3, padding=1, bias=False), torch.nn.Identity()")
     return "\n".join([*lines, 'model.load_state_dict(load_file("model.safetensors"))'])
 
 # %% ../nbs/33_training.ipynb #fccbc626
-def _card(facts: dict, config: PretrainConfig, code: str, results: dict[str, float]) -> str:
+def _card(facts: dict, config: PretrainConfig, code: str, results: dict[str, float], statistics: dict[str, list[float]]) -> str:
     "The model card."
     table = "\n".join(f"| {name} | {value:.1f} |" for name, value in results.items())
     return "\n".join([
@@ -1183,21 +1182,84 @@ def _card(facts: dict, config: PretrainConfig, code: str, results: dict[str, flo
         f"# {config.encoder}, trained with {config.strategy}", "",
         f"Self-supervised features of `{config.encoder}` for images of {config.augment.size} x {config.augment.size} pixels, trained by [clip_help_simclr](https://github.com/clip-help-simclr/clip_help_simclr) for {facts['step']:,} steps of {config.batch_size} images.", "",
         f"- Data: {facts['data_name']} (fingerprint {facts['data'][:16]})", f"- Guide: {facts['guide'] or 'none'}" + (". If its captions or labels came from the classes, it knew what a probe asks for" if facts["guide"] else ""),
+        *([f"- Started from: {facts['config']['pretrained']}"] if facts["config"].get("pretrained") else []),
         f"- Last training loss: {facts['history'][-1]['loss']:.3f}" if facts["history"] else "- Not a whole epoch yet", "",
         *(["| test accuracy | % |", "|---|---|", table, ""] if results else []),
-        "## Use", "", "```python", code, "```", "", f"Features of images in [0, 1] are `model.eval()((images - mean) / std)`, with mean {_MEAN} and std {_STD} of the three channels.", "",
+        "## Use", "", "```python", code, "```", "", f"Features of images in [0, 1] are `model.eval()((images - mean) / std)`, with mean {_rounded(statistics['mean'])} and std {_rounded(statistics['std'])} of the {len(statistics['mean'])} channel(s).", "",
         "## Configuration", "", "```json", json.dumps(facts["config"], indent=1), "```", ""])
+
+def _rounded(values: list[float]) -> tuple[float, ...]:
+    "float32's digits."
+    return tuple(round(value, 7) for value in values)
+
+# %% ../nbs/33_training.ipynb #5d330040
+_MARK = re.compile(r"<!-- written by clip_help_simclr, ([0-9a-f]{16}) -->\n?")
+
+def _signed_card(text: str) -> str:
+    "A card that says who wrote it, and what."
+    return text + f"<!-- written by clip_help_simclr, {digest(text)[:16]} -->\n"
+
+def _signed_config(config: dict) -> str:
+    "The same for timm's configuration; timm reads past keys that it does not know."
+    return json.dumps(config | dict(written_by=f"clip_help_simclr, {digest(json.dumps(config))[:16]}"), indent=1) + "\n"
+
+def _is_ours(path: Path) -> bool:
+    "Did an export write this file, and nobody change it since?"
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as f: head, tensors = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
+            return head.get("written_by") == "clip_help_simclr" and head.get("digest") == digest_tensors(tensors)
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            config = json.loads(text)
+            said = config.pop("written_by", None)
+            return said == f"clip_help_simclr, {digest(json.dumps(config))[:16]}"
+        found = _MARK.search(text)
+        return found is not None and digest(text[:found.start()])[:16] == found[1] and found.end() == len(text)
+    except (OSError, ValueError, AttributeError, SafetensorError): return False
+
+def _place_files(staged: Path, folder: Path) -> None:
+    "Move an export to its place, and remove a config.json of ours that no longer holds."
+    if not folder.exists(): return os.replace(staged, folder)
+    for name in ("model.safetensors", "config.json", "README.md"):
+        if (staged / name).exists(): os.replace(staged / name, folder / name)
+        elif (folder / name).exists(): (folder / name).unlink()
 
 # %% ../nbs/33_training.ipynb #5507ea90
 def export_encoder(
     checkpoint: str | os.PathLike, # a checkpoint of `pretrain`, or the folder of its run
     folder: str | os.PathLike, # where to; made where it is missing
     results: dict[str, float] | None = None, # accuracies in percent, for the card
+    overwrite: bool = False, # replace model.safetensors, config.json and README.md even where no export wrote them
 ) -> Path: # the folder
-    "Write the encoder as model.safetensors and README.md (a model card), and config.json where timm knows the architecture as it is. Raises as `read_checkpoint` does."
-    facts, _ = read_checkpoint(checkpoint)
-    config, backbone, folder = _config_of(facts), load_encoder(checkpoint).backbone, Path(folder)
-    with atomic_path(folder / "model.safetensors") as part: save_file({k: v.contiguous() for k, v in backbone.state_dict().items()}, part, metadata=dict(format="pt"))
-    if config.encoder != "convnet" and not _small_stem(backbone): write_atomic(folder / "config.json", json.dumps(_timm_config(config, backbone), indent=1) + "\n")
-    write_atomic(folder / "README.md", _card(facts, config, _loading_code(config, backbone), results or {}))
+    """Write the encoder as model.safetensors and README.md (a model card), and config.json where timm knows the architecture as it is.
+
+    Raises as `read_checkpoint` does; `FileExistsError` for files of these names that no export wrote, or that were changed since; `OSError` where the folder cannot be written, with all as it was."""
+    folder = _export_folder(folder, overwrite)
+    facts, tensors = read_checkpoint(checkpoint)
+    encoder, config = _encoder_of(facts, tensors), _architecture(_config_of(facts))
+    weights = {k: v.contiguous() for k, v in encoder.backbone.state_dict().items()}
+    statistics = {name: getattr(encoder, name).flatten().tolist() for name in ("mean", "std")}
+    head = dict(format="pt", written_by="clip_help_simclr", digest=digest_tensors(weights), facts=json.dumps(statistics))
+    card = _card(facts, config, _loading_code(config, encoder.backbone, encoder.channels), results or {}, statistics)
+    beside = folder / "export" if folder.exists() else folder  # where a hidden folder can be moved from in one go
+    try:
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(beside.parent)
+        with part_folder(beside) as staged:
+            save_tensors(staged / "model.safetensors", weights, head)
+            if config.encoder != "convnet" and not _small_stem(encoder.backbone): write_atomic(staged / "config.json", _signed_config(_timm_config(config, encoder)))
+            write_atomic(staged / "README.md", _signed_card(card))
+            _place_files(staged, folder)
+    except OSError as e: raise OSError(f"folder: {str(folder)!r} cannot be written ({e}). Make room, or choose another folder") from e
+    return folder
+
+def _export_folder(folder: str | os.PathLike, overwrite: bool) -> Path:
+    "Where an export may go. Raises `ValueError` for what is no folder, `FileExistsError` for one with files of somebody else."
+    if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder).strip(): raise ValueError(f"folder: expected where to write the export, got {folder!r}")
+    folder = Path(os.path.abspath(folder))
+    if folder.exists() and not folder.is_dir(): raise ValueError(f"folder: {str(folder)!r} is a file. Choose a folder")
+    theirs = [name for name in ("model.safetensors", "config.json", "README.md") if (folder / name).exists() and not _is_ours(folder / name)]
+    if theirs and not overwrite:
+        raise FileExistsError(f"folder: {str(folder)!r} holds {', '.join(theirs)}, which no export wrote, or which changed since. Choose another folder, or overwrite=True (--overwrite) to replace them")
     return folder

@@ -1216,7 +1216,7 @@ def _is_ours(path: Path) -> bool:
             return said == f"clip_help_simclr, {digest(json.dumps(config))[:16]}"
         found = _MARK.search(text)
         return found is not None and digest(text[:found.start()])[:16] == found[1] and found.end() == len(text)
-    except (OSError, ValueError, AttributeError, SafetensorError): return False
+    except (OSError, ValueError, TypeError, AttributeError, SafetensorError): return False
 
 def _place_files(staged: Path, folder: Path) -> None:
     "Move an export to its place, and remove a config.json of ours that no longer holds."

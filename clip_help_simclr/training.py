@@ -325,7 +325,9 @@ def save_checkpoint(
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": v if isinstance(v, Tensor) else torch.tensor(v) for k, v in state.items() if v is not None}
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    try: save_tensors(path, tensors, dict(facts=json.dumps(facts), digest=digest_tensors(tensors)))
+    try: said = json.dumps(facts)
+    except (TypeError, ValueError) as e: raise ValueError(f"facts: expected what JSON can hold ({e})") from None
+    try: save_tensors(path, tensors, dict(facts=said, digest=digest_tensors(tensors)))
     except OSError as e:
         raise OSError(f"checkpoint: {str(path)!r} cannot be written ({e}). Checkpoints before it are intact: make room or choose another folder, then start again to go on from the last one") from e
 
@@ -348,7 +350,9 @@ def read_checkpoint(
     path: str | os.PathLike, # a file of `save_checkpoint`, or the folder of a run: its newest whole one
 ) -> tuple[dict, dict[str, Tensor]]: # facts and tensors
     "Read a checkpoint. Raises `FileNotFoundError` where there is none, `ValueError` where it is damaged or something else."
-    path, mend = Path(path), "Expected a .safetensors file that `chs pretrain` wrote, or the folder of its run"
+    mend = "Expected a .safetensors file that `chs pretrain` wrote, or the folder of its run"
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path): raise ValueError(f"checkpoint: got {path!r}. {mend}")
+    path = Path(path)
     if path.is_dir() and checkpoints(path): return _read_newest(path)
     if not path.is_file(): raise FileNotFoundError(f"checkpoint: there is no file {str(path)!r}. {mend}")
     try:
@@ -823,7 +827,7 @@ def _one_step(run: _Run, batch: Batch) -> None:
     if run.accelerator.is_main_process and (len(run.losses) - 1) % config.log_every == 0:
         with clock("measure"):
             found = measure(z, config.views, told(z), run.strategy)
-            if norm is not None: found["gradient_norm"] = norm.item()
+            if norm is not None and norm.isfinite(): found["gradient_norm"] = norm.item()  # fp16 may overflow; its scale is then lowered
             run.measures.append(found)
             run.accelerator.log(dict(epoch=run.step / run.per_epoch, loss=loss.item(), lr=factor * config.lr) | found, step=run.step)
     run.step += 1
@@ -882,7 +886,8 @@ def _end_epoch(run: _Run, epoch: int, speed: float) -> None:
     if run.accelerator.is_main_process:
         entry |= pd.DataFrame(run.measures).mean().to_dict()
         if run.sample is not None:
-            with run.clock("measure"): entry["knn"] = _neighbours(run)
+            with run.clock("measure"): right = _neighbours(run)
+            if math.isfinite(right): entry["knn"] = right
         run.accelerator.log({k: v for k, v in entry.items() if k == "knn"} | dict(images_per_second=speed), step=run.step)
     run.history.append(entry | dict(images_per_second=round(speed, 1)))
     run.losses, run.measures = [], []
@@ -908,7 +913,7 @@ def _write(run: _Run) -> None:
     save_checkpoint(run.folder / f"checkpoint-{run.step}.safetensors", run.model, run.optimizer, facts)
 
 # %% ../nbs/33_training.ipynb #3d3fff2f
-_FIXED = ("encoder", "width", "projection", "optimizer", "pretrained") # settings that no resumed run may change
+_FIXED = ("encoder", "width", "projection", "optimizer") # settings that no resumed run may change
 
 def _compared(facts: dict) -> dict[str, Any]:
     "What must be equal for a run to go on as the same one."
@@ -1237,6 +1242,7 @@ def export_encoder(
     Raises as `read_checkpoint` does; `FileExistsError` for files of these names that no export wrote, or that were changed since; `OSError` where the folder cannot be written, with all as it was."""
     folder = _export_folder(folder, overwrite)
     facts, tensors = read_checkpoint(checkpoint)
+    if missing := {"config", "step", "data", "data_name", "guide", "history"} - set(facts): raise ValueError(f"checkpoint: {str(checkpoint)!r} lacks {', '.join(sorted(missing))}. Give one that `pretrain` wrote")
     encoder, config = _encoder_of(facts, tensors), _architecture(_config_of(facts))
     weights = {k: v.contiguous() for k, v in encoder.backbone.state_dict().items()}
     statistics = {name: getattr(encoder, name).flatten().tolist() for name in ("mean", "std")}

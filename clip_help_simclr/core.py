@@ -192,7 +192,7 @@ def part_folder(
     "Yields a hidden folder beside `path`, locked as long as this process works in it, then removed. After a kill `remove_leftovers` knows it by its name."
     path = Path(path)
     while True:
-        folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
         folder.mkdir()
         lock = _lock(folder)
         if folder.exists(): break  # else another start took it for a leftover, before it was locked
@@ -248,7 +248,8 @@ def sole_owner(
     finally: _unlock(descriptor)
 
 # %% ../nbs/00_core.ipynb #5c1f09c2
-_OURS = re.compile(r"\..+\.[0-9a-f]{8}\.part") # what `atomic_path` calls its temporary folders
+_OURS = re.compile(r"\..+\.[0-9a-f]{8}\.partial") # what `part_folder` calls its folders
+_EARLIER = re.compile(r"\..+\.[0-9a-f]{8}\.part") # temporary files of version 0
 _FOREIGN = re.compile(r"\.tmp[A-Za-z0-9]{6}") # what safetensors calls its own temporary files
 
 def remove_leftovers(
@@ -265,9 +266,8 @@ def remove_leftovers(
 
 def _is_leftover(path: Path) -> bool:
     "Was this left by a process that is no more?"
-    ours, foreign = (pattern.fullmatch(path.name) is not None for pattern in (_OURS, _FOREIGN))
-    if path.is_file(): return ours or (foreign and _may_be_safetensors(path))
-    if not (ours and path.is_dir()): return False
+    if path.is_file(): return _EARLIER.fullmatch(path.name) is not None or (_FOREIGN.fullmatch(path.name) is not None and _may_be_safetensors(path))
+    if not (_OURS.fullmatch(path.name) and path.is_dir()): return False
     try: descriptor = _lock(path, wait=False)
     except BlockingIOError: return False
     _unlock(descriptor)

@@ -855,12 +855,29 @@ def _unreadable(run: _Run) -> dict[str, str]:
 
 # %% ../nbs/33_training.ipynb #89027bfc
 def _epoch_batches(run: _Run, epoch: int) -> Iterator[Batch]:
-    "The own shares of what is left of an epoch's batches."
-    config, order = run.config, generator(run.config.seed, "order", epoch)
+    "The own shares of what is left of an epoch's batches; an empty one where nothing could be read."
+    config, done = run.config, run.step % run.per_epoch
     device = torch.device("cpu") if isinstance(config.augment, _OwnViews) else run.device  # where the views are made
-    return batches(
-        run.data, config.batch_size, among=run.guidance.usable, generator=order, drop_last=True, device=device, workers=config.workers,
-        skip=run.step % run.per_epoch, share=run.share, companion=run.guidance.neighbours)
+    found = batches(
+        run.data, config.batch_size, among=run.guidance.usable, generator=generator(config.seed, "order", epoch), drop_last=True, device=device,
+        workers=config.workers, skip=done, share=run.share, companion=run.guidance.neighbours)
+    return found if isinstance(run.data, TensorSet) else _with_empty_ones(run, found, epoch, done)
+
+def _with_empty_ones(run: _Run, found: Iterator[Batch], epoch: int, done: int) -> Iterator[Batch]:
+    "The loader leaves out a batch of which nothing could be read. Put an empty one in its place: steps count batches, and other processes wait."
+    usable, due = run.guidance.usable, done
+    order = usable[torch.randperm(len(usable), generator=generator(run.config.seed, "order", epoch))]
+    batch_of = torch.zeros(len(run.data), dtype=torch.int64)
+    batch_of[order] = torch.arange(len(order)) // run.config.batch_size
+    nothing = run.source.batch(order[:0])
+    empty = Batch(order[:0], nothing, run.source.labels[order[:0]], None if run.guidance.neighbours is None else nothing)
+    for batch in found:
+        if not len(batch.numbers): continue
+        place = int(batch_of[batch.numbers[0]])
+        yield from [empty] * (place - due)
+        yield batch
+        due = place + 1
+    yield from [empty] * (run.per_epoch - due)
 
 # %% ../nbs/33_training.ipynb #e0649037
 def _one_epoch(run: _Run, bar: tqdm, seen: list) -> None:
@@ -876,7 +893,6 @@ def _one_epoch(run: _Run, bar: tqdm, seen: list) -> None:
         due = ended and ((epoch + 1) % config.checkpoint_every == 0 or run.step == run.steps)
         if signum or due or time.perf_counter() - run.saved > 60 * config.checkpoint_minutes: _save(run)
         if signum: raise Interrupted(signum)
-    if run.step % run.per_epoch: raise RuntimeError(f"data: {run.source.name} gave {run.step - before} batches where {run.per_epoch - before % run.per_epoch} were left of epoch {epoch + 1}. Each batch is to come, an empty one too")
 
 # %% ../nbs/33_training.ipynb #312e75c5
 def _end_epoch(run: _Run, epoch: int, speed: float) -> None:

@@ -249,7 +249,7 @@ def sole_owner(
 
 # %% ../nbs/00_core.ipynb #5c1f09c2
 _OURS = re.compile(r"\..+\.[0-9a-f]{8}\.partial") # what `part_folder` calls its folders
-_EARLIER = re.compile(r"\..+\.[0-9a-f]{8}\.part") # temporary files of version 0
+_EARLIER = re.compile(r"\..+\.[0-9a-f]{8}\.part") # temporary files of earlier versions
 _FOREIGN = re.compile(r"\.tmp[A-Za-z0-9]{6}") # what safetensors calls its own temporary files
 
 def remove_leftovers(

@@ -869,7 +869,7 @@ def _with_empty_ones(run: _Run, found: Iterator[Batch], epoch: int, done: int) -
     order = usable[torch.randperm(len(usable), generator=generator(run.config.seed, "order", epoch))]
     batch_of = torch.zeros(len(run.data), dtype=torch.int64)
     batch_of[order] = torch.arange(len(order)) // run.config.batch_size
-    nothing = run.source.batch(order[:0])
+    nothing = torch.empty(0, getattr(run.source, "channels", 3), run.source.size, run.source.size, dtype=torch.uint8)
     empty = Batch(order[:0], nothing, run.source.labels[order[:0]], None if run.guidance.neighbours is None else nothing)
     for batch in found:
         if not len(batch.numbers): continue

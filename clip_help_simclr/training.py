@@ -114,7 +114,7 @@ class PretrainConfig:
     temperature: float = 0.1 # τ of the loss
     views: int = 2 # V, augmented views of each image; with AddNewPositive(pool='dataset') the last one is its neighbour's
     epochs: int = 100 # passes over the data
-    batch_size: int = 256 # N, images a step, over all processes
+    batch_size: int = 256 # N, images per step, over all processes
     chunk: int | None = None # views encoded at a time, for the gradient of the whole batch in less memory; None: all at once
     optimizer: str = "adamw" # adamw, sgd or lars
     lr: float = 2e-3 # peak learning rate, for the batch size as it is
@@ -126,7 +126,7 @@ class PretrainConfig:
     precision: str = "auto" # auto, float32, bf16, fp16, or float64 for checks
     compile: bool = False # compile the model: a minute or more at the start, faster steps on GPUs
     device: str = "auto" # auto, cpu, cuda, cuda:1, mps
-    workers: int | None = None # processes that decode images, for data sets that stream from disk; None: one a core, at most 8
+    workers: int | None = None # processes that decode images, for data sets that stream from disk; None: one per core, at most 8
     checkpoint_every: int = 10 # epochs between checkpoints, where the run has a folder
     checkpoint_minutes: float = 10 # and minutes between them, so that an interrupted long epoch loses little
     keep_every: int | None = None # epochs whose checkpoints are kept for good; None: only the last two are
@@ -1118,6 +1118,22 @@ def _measured_guide(guide: Guide, data: ImageSet, numbers: Int64[Tensor, "n"]) -
     seconds = (time.perf_counter() - start) / len(rows)
     return EmbeddingCache(rows[torch.arange(len(numbers)) % len(rows)], guide.name, data.subset(numbers).fingerprint), seconds
 
+def _small_part(config: PretrainConfig, data: ImageSet, guide: Guide | None) -> tuple[ImageSet, Guide | None, float]:
+    "As much of the data as a dry run needs where the guide looks at it before training, the guide for it, and the hours of the guide for all of it."
+    strategy = parse_strategy(config.strategy)
+    if guide is None or isinstance(guide, SelfGuide) or not strategy.needs_guide: return data, guide, 0.0
+    if isinstance(guide, EmbeddingCache):
+        if not strategy.needs_neighbours: return data, guide, 0.0
+        guide.check(data)
+        everything = torch.arange(len(data))
+        numbers = everything[~torch.isin(everything, guide.missing)][:4 * config.batch_size]
+        part = data.subset(numbers)
+        return part, EmbeddingCache(guide[numbers], guide.name, part.fingerprint), 0.0
+    if strategy.needs_per_view and not strategy.needs_neighbours: return data, guide, 0.0
+    numbers = torch.arange(min(len(data), 4 * config.batch_size))
+    cache, seconds = _measured_guide(guide, data, numbers)
+    return data.subset(numbers), guide if strategy.needs_per_view else cache, seconds * len(data) / 3600
+
 def _measured_steps(run: _Run, steps: int) -> tuple[int, float]:
     "Take some steps that do not count, then up to so many that do; how many these were, and the seconds that they took."
     def endless():
@@ -1146,11 +1162,7 @@ def dry_run(
     "Measure some steps and predict the run. Nothing is written. Images from files may come faster at first than they will later, as the loader works ahead."
     _check_arguments(config, data, guide)
     steps = whole_number("steps", steps)
-    strategy, part, guide_hours = parse_strategy(config.strategy), data, 0.0
-    if guide is not None and strategy.needs_guide and not strategy.needs_per_view and not isinstance(guide, (EmbeddingCache, SelfGuide)):
-        numbers = torch.arange(min(len(data), 4 * config.batch_size))
-        guide, seconds = _measured_guide(guide, data, numbers)
-        part, guide_hours = data.subset(numbers), seconds * len(data) / 3600
+    part, guide, guide_hours = _small_part(config, data, guide)
     run = _Run(replace(config, tracker="none"), part, guide, None, True, False)
     run.prepare()
     on_gpu, planned = run.device.type == "cuda", config.epochs * max(1, len(data) // config.batch_size)

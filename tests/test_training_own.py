@@ -295,3 +295,20 @@ def test_a_dry_run_ends(data):
         found = dry_run(replace(BASE, epochs=10, strategy="AddNewPositive"), data, Slow(0.0))
     assert embedded == [64, 64] and found.guide_hours * 3600 == pytest.approx(12 / 128 * 160)
     assert found.steps == 2 and found.hours * 3600 == pytest.approx(6 * 10 * 5)
+
+
+@pytest.mark.parametrize("strategy", ["AddNewPositive(pool='dataset')", "DropFalsePositive + AddNewPositive(pool='dataset')"])
+def test_a_dry_run_looks_for_neighbours_in_a_small_part(strategy):
+    class Images(LabelGuide):
+        per_view = True
+        def encode(self, views): return torch.nn.functional.one_hot(torch.arange(len(views)) % 5).float()
+    data, found = load_data("digits").train, []
+    neighbours = EmbeddingCache.neighbours
+    def spy(cache, *args, **options):
+        found.append(len(cache))
+        return neighbours(cache, *args, **options)
+    config = replace(BASE, batch_size=16, views=3, strategy=strategy)
+    with patch.object(EmbeddingCache, "neighbours", spy):
+        dry_run(config, data, Images(0.0), steps=2)
+        if not strategy.startswith("Drop"): dry_run(config, data, EmbeddingCache.build(LabelGuide(0.0), data, progress=False), steps=2)
+    assert set(found) == {64}

@@ -108,3 +108,17 @@ def test_what_it_says(made, tmp_path):
     x = torch.rand(2, 3, 32, 32)
     again = training.build_encoder("vit_tiny_patch16_224", 32, pretrained=str(tmp_path)).eval()
     torch.testing.assert_close(again(x), load_encoder(made["vit"])(x))
+
+
+def test_timm_reads_it_without_torchs_help(made, tmp_path):
+    "Newer versions of torch read safetensors by `torch.load`, which hid that timm before 1.0.26 cannot."
+    import timm
+    export_encoder(made["vit"], tmp_path)
+    load = torch.load
+    def older(file, *args, **kwargs):
+        if str(file).endswith(".safetensors"): raise RuntimeError("invalid magic number; corrupt file?")
+        return load(file, *args, **kwargs)
+    x = torch.rand(2, 3, 32, 32)
+    encoder = load_encoder(made["vit"])
+    with patch.object(torch, "load", older): loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    torch.testing.assert_close(loaded((x - encoder.mean) / encoder.std), encoder(x))

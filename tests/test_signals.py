@@ -144,3 +144,18 @@ def test_a_second_run_in_the_folder_is_refused(tmp_path):
     finally:
         run.kill()
         run.communicate(timeout=60)
+
+
+def test_a_second_ctrl_c_interrupts_at_once():
+    from clip_help_simclr.core import stop_signals
+    done = []
+    with pytest.raises(Interrupted) as stop, stop_signals() as seen:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # the same press, handed on by a launcher
+        done.append(list(seen))
+        time.sleep(1.1)
+        signal.raise_signal(signal.SIGTERM)  # no Ctrl-C
+        done.append(list(seen))
+        signal.raise_signal(signal.SIGINT)
+        done.append("too far")
+    assert stop.value.signum == signal.SIGINT and done == [[2, 2], [2, 2, 15]]

@@ -36,7 +36,10 @@ from tqdm.auto import tqdm
 
 from .audit import edited_pairs
 from .augment import SimCLRViews, resize
-from .core import Interrupted, digest, digest_tensors, generator, part_folder, pick, pick_device, real_number, remove_leftovers, save_record, save_tensors, sole_owner, stop_signals, whole_number, write_atomic
+from clip_help_simclr.core import (
+    Interrupted, digest, digest_tensors, generator, part_folder, pick, pick_device, real_number,
+    remove_leftovers, save_record, save_tensors, sole_owner, stop_signals, whole_number, write_atomic,
+)
 from .data import Batch, ImageSet, TensorSet, batches
 from .encoders import Projector, build_encoder
 from .guides import EmbeddingCache, Guide
@@ -739,7 +742,7 @@ class _Run:
         self.data, self.sample, self.shown = _near(data, self.device), _labelled_sample(data, self.guidance.usable, config.seed), None
         self.loss_fn = _LOSSES[config.loss](config.temperature, self.strategy, config.views)
         self.step, self.steps, self.history, self.losses, self.measures, self.seconds = 0, config.epochs * self.per_epoch, [], [], [], 0.0
-        self.skipped, self.moved = 0, False
+        self.skipped, self.known, self.moved = 0, {}, False
         self._build(guide)
 
     def _build(self, guide: Guide | None) -> None:
@@ -845,9 +848,14 @@ def _enough(run: _Run, batch: Batch) -> bool:
     needed = 2 if processes == 1 else 1
     return images >= max(needed, -(-2 * chunks // run.config.views) if chunks > 1 else 1)
 
+def _met(run: _Run, most: int = 1000) -> dict[str, str]:
+    "Images that this process could not read, by id, and why; those of before an interruption, too."
+    here = {run.source.ids[number]: why for number, why in dict(getattr(run.source, "unreadable", {})).items()}
+    return dict(list((run.known | here).items())[:most])
+
 def _unreadable(run: _Run) -> dict[str, str]:
-    "What could not be read in any process, by id, and why."
-    found = {run.source.ids[number]: why for number, why in dict(getattr(run.source, "unreadable", {})).items()}
+    "What could not be read in any process."
+    found = _met(run, len(run.source))
     if run.share[1] == 1: return found
     everywhere = [None] * run.share[1]
     dist.all_gather_object(everywhere, found)
@@ -925,7 +933,9 @@ def _write(run: _Run) -> None:
     if run.folder is None or not run.accelerator.is_main_process: return
     if not all(v.isfinite().all() for v in run.model.state_dict().values()): raise FloatingPointError(_diverged(run, "weights are NaN or infinite"))
     scaler = run.accelerator.scaler
-    facts = run.facts | dict(step=run.step, history=run.history, losses=torch.stack(run.losses).tolist() if run.losses else [], measures=run.measures, seconds=run.seconds, scaler=scaler and scaler.state_dict())
+    facts = run.facts | dict(
+        step=run.step, history=run.history, losses=torch.stack(run.losses).tolist() if run.losses else [], measures=run.measures,
+        seconds=run.seconds, scaler=scaler and scaler.state_dict(), skipped=run.skipped, unreadable=_met(run))
     save_checkpoint(run.folder / f"checkpoint-{run.step}.safetensors", run.model, run.optimizer, facts)
 
 # %% ../nbs/33_training.ipynb #3d3fff2f
@@ -967,7 +977,7 @@ def _resume(run: _Run, allow_changes: bool) -> None:
     run.moved = run.step != facts["step"]
     run.losses = list(torch.tensor(facts["losses"], dtype=_dtype(run.config), device=run.device).unbind())
     if run.step % run.per_epoch == 0: run.losses, run.measures = [], []  # less than one of the new batches was done
-    run.facts["scaler"] = facts["scaler"]
+    run.facts["scaler"], run.skipped, run.known = facts["scaler"], facts.get("skipped", 0), facts.get("unreadable", {})
     name = f"{run.folder / 'checkpoint'}-{facts['step']}.safetensors"
     if run.step >= run.steps: return _say(run.progress, f"finished: {name} is at step {run.step} of {run.steps}; nothing is left to train")
     was = f" (step {facts['step']} there, of other batches)" if run.moved else ""

@@ -256,7 +256,12 @@ def test_batches_without_images(contract, tmp_path, capsys):
     assert len(steps) + record["skipped_steps"] == 12 and record["skipped_steps"] >= 6
     assert f"{record['skipped_steps']} steps were left out" in capsys.readouterr().err
     with interrupted_at(steps[2]), pytest.raises(KeyboardInterrupt): pretrain(config, pictures, folder=tmp_path / "cut", progress=False)
+    pictures.unreadable.clear()  # as in a process of its own
     assert same(weights(pretrain(config, pictures, folder=tmp_path / "cut", progress=False)), weights(whole))
+    pictures.unreadable.clear()
+    pretrain(config, pictures, folder=tmp_path / "cut", progress=False)  # finished: nothing is read
+    again = json.loads((tmp_path / "cut" / "record.json").read_text())["config"]
+    assert again == record and again["unreadable"] == {"0": "truncated", "1": "truncated", "2": "truncated"}
 
 
 def test_nothing_can_be_read(contract):

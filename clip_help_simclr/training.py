@@ -36,10 +36,9 @@ from tqdm.auto import tqdm
 
 from .audit import edited_pairs
 from .augment import SimCLRViews, resize
-from clip_help_simclr.core import (
-    Interrupted, digest, digest_tensors, generator, part_folder, pick, pick_device, real_number,
-    remove_leftovers, save_record, save_tensors, sole_owner, stop_signals, whole_number, write_atomic,
-)
+from .core import Interrupted, digest, digest_tensors, generator, part_folder, pick, pick_device
+from .core import real_number, remove_leftovers, save_record, save_tensors, sole_owner
+from .core import stop_signals, whole_number, write_atomic
 from .data import Batch, ImageSet, TensorSet, batches
 from .encoders import Projector, build_encoder
 from .guides import EmbeddingCache, Guide

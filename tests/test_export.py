@@ -63,10 +63,14 @@ def test_edited_since(made, tmp_path, name):
     with pytest.raises(FileExistsError): export_encoder(made["vit"], tmp_path)
 
 
-def test_fine_tuned_since(made, tmp_path):
+@pytest.mark.parametrize("copied", [False, True])
+def test_fine_tuned_since(made, tmp_path, copied):
+    "By a tool that keeps what a file says of itself, or not."
+    from safetensors import safe_open
     from safetensors.torch import load_file, save_file
     export_encoder(made["convnet"], tmp_path)
-    save_file({k: v + 1 for k, v in load_file(tmp_path / "model.safetensors").items()}, tmp_path / "model.safetensors", dict(format="pt"))
+    with safe_open(tmp_path / "model.safetensors", "pt") as f: said = f.metadata()
+    save_file({k: v + 1 for k, v in load_file(tmp_path / "model.safetensors").items()}, tmp_path / "model.safetensors", said if copied else dict(format="pt"))
     with pytest.raises(FileExistsError, match="model.safetensors"): export_encoder(made["convnet"], tmp_path)
 
 

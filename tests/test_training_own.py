@@ -252,6 +252,9 @@ def test_batches_without_images(contract, tmp_path, capsys):
         steps.append(run.step)
         go_on(run, batch)
     with patch.object(training, "_one_step", one_step): whole = pretrain(config, pictures, folder=tmp_path / "whole")
+    orders = [torch.randperm(8, generator=training.generator(0, "order", epoch)).split(2) for epoch in range(3)]
+    readable = [not set(group.tolist()) & pictures.broken for order in orders for group in order]
+    assert steps == [step for step, good in enumerate(readable) if good] != list(range(len(steps)))
     record = json.loads((tmp_path / "whole" / "record.json").read_text())["config"]
     assert len(steps) + record["skipped_steps"] == 12 and record["skipped_steps"] >= 6
     assert f"{record['skipped_steps']} steps were left out" in capsys.readouterr().err

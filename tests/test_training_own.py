@@ -245,7 +245,7 @@ def test_broken_images(contract, tmp_path, capsys, strategy, guide):
 
 def test_batches_without_images(contract, tmp_path, capsys):
     "Batches of two, in one of which nothing can be read, and in others one: these steps are left out, and the run goes on and resumes."
-    pictures = Pictures(noise(8, 3), broken=(0, 1, 2))
+    pictures = Pictures(noise(8, 3), broken=(2, 3))
     config = replace(BASE, batch_size=2, epochs=3, checkpoint_minutes=0)
     steps, go_on = [], training._one_step
     def one_step(run, batch):
@@ -256,15 +256,15 @@ def test_batches_without_images(contract, tmp_path, capsys):
     readable = [not set(group.tolist()) & pictures.broken for order in orders for group in order]
     assert steps == [step for step, good in enumerate(readable) if good] != list(range(len(steps)))
     record = json.loads((tmp_path / "whole" / "record.json").read_text())["config"]
-    assert len(steps) + record["skipped_steps"] == 12 and record["skipped_steps"] >= 6
+    assert steps == [0, 1, 4, 6, 7, 8, 10, 11] and record["skipped_steps"] == 4  # in two of them nothing could be read
     assert f"{record['skipped_steps']} steps were left out" in capsys.readouterr().err
-    with interrupted_at(steps[2]), pytest.raises(KeyboardInterrupt): pretrain(config, pictures, folder=tmp_path / "cut", progress=False)
+    with interrupted_at(7), pytest.raises(KeyboardInterrupt): pretrain(config, pictures, folder=tmp_path / "cut", progress=False)
     pictures.unreadable.clear()  # as in a process of its own
     assert same(weights(pretrain(config, pictures, folder=tmp_path / "cut", progress=False)), weights(whole))
     pictures.unreadable.clear()
     pretrain(config, pictures, folder=tmp_path / "cut", progress=False)  # finished: nothing is read
     again = json.loads((tmp_path / "cut" / "record.json").read_text())["config"]
-    assert again == record and again["unreadable"] == {"0": "truncated", "1": "truncated", "2": "truncated"}
+    assert again == record and again["unreadable"] == {"2": "truncated", "3": "truncated"}
 
 
 def test_nothing_can_be_read(contract):

@@ -8,12 +8,19 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
+import numbers
 import os
 import platform
+import re
 import secrets
+import shutil
+import signal
 import subprocess
+import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -26,8 +33,9 @@ import torch
 from torch import Tensor
 
 # %% auto #0
-__all__ = ['pick', 'Scale', 'scale', 'digest', 'generator', 'pick_device', 'atomic_path', 'write_atomic', 'environment',
-           'save_record', 'load_record', 'plot_theme']
+__all__ = ['pick', 'whole_number', 'real_number', 'Scale', 'scale', 'digest', 'generator', 'pick_device', 'atomic_path',
+           'part_folder', 'write_atomic', 'sole_owner', 'remove_leftovers', 'save_tensors', 'digest_tensors',
+           'Interrupted', 'stop_signals', 'environment', 'save_record', 'load_record', 'plot_theme']
 
 # %% ../nbs/00_core.ipynb #b22f9673
 _T = TypeVar("_T")
@@ -39,10 +47,49 @@ def pick(
     options: Mapping[str, _T], # the valid names and what each stands for
 ) -> _T: # `options[value]`
     "Look a name up. Raises `ValueError` that lists the valid names, and the closest one first."
-    if value in options: return options[value]
+    if isinstance(value, str) and value in options: return options[value]
     close = difflib.get_close_matches(str(value), options, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise ValueError(f"unknown {argument} {value!r}.{hint} Valid: {', '.join(sorted(options))}")
+
+# %% ../nbs/00_core.ipynb #5c1f09ab
+def whole_number(
+    name: str, # how the user knows it: the message begins with this
+    value: Any, # what came
+    low: int = 1, # the smallest that is right
+    high: int = 10 ** 9, # the largest
+) -> int: # the value, as Python's int
+    "Check a whole number. Raises `ValueError` for other types (bool and float among them) and outside the range."
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_))
+    if not whole or not low <= value <= high:
+        raise ValueError(f"{name}: expected a whole number from {low:,} to {high:,}, got {_shown(value)}")
+    return int(value)
+
+def real_number(
+    name: str, # how the user knows it: the message begins with this
+    value: Any, # what came
+    low: float = -math.inf, # the smallest that is right
+    high: float = math.inf, # the largest
+    above: float = -math.inf, # the number must be larger than this
+    below: float = math.inf, # and smaller than this
+) -> float: # the value, as Python's float or int
+    "Check a number. Raises `ValueError` for other types (bool and text among them), NaN, infinity and outside the range."
+    real = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+    if not (real and _is_finite(value) and low <= value <= high and above < value < below):
+        wanted = [f"{word} {bound:g}" for word, bound in (("at least", low), ("above", above), ("at most", high), ("below", below)) if math.isfinite(bound)]
+        raise ValueError(f"{name}: expected a finite number {' and '.join(wanted)}".rstrip() + f", got {_shown(value)}")
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+def _is_finite(value: Any) -> bool:
+    "False for whole numbers that no float can hold, too."
+    try: return math.isfinite(value)
+    except OverflowError: return False
+
+def _shown(value: Any) -> str:
+    "A value as a message shows it: in one line that is not too long."
+    if isinstance(value, (np.ndarray, Tensor)): return f"{type(value).__name__} of shape {tuple(value.shape)}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."
 
 # %% ../nbs/00_core.ipynb #eb3b3189
 @dataclass(frozen=True)
@@ -69,9 +116,11 @@ def scale(
 def digest(
     *parts: bytes | str | int | float | np.ndarray | Tensor, # what to digest, in order; arrays count with dtype, shape and values
 ) -> str: # 64 hexadecimal digits
-    "SHA-256 over a sequence of values: equal on every platform for equal input."
+    "SHA-256 over a sequence of values: equal on every platform for equal input. Raises `TypeError` for containers: give what they hold."
     h = hashlib.sha256()
     for part in parts:
+        if isinstance(part, np.integer): part = int(part)  # equal to Python's, as it is everywhere else
+        if isinstance(part, (list, tuple, dict, set)): raise TypeError(f"parts: expected bytes, text, numbers and arrays, got {_shown(part)}. Give its values one by one, or as JSON")
         if isinstance(part, Tensor): part = part.detach().cpu().contiguous().numpy()
         if isinstance(part, np.ndarray):
             head, body = f"{part.dtype.str}{part.shape}".encode(), memoryview(np.ascontiguousarray(part)).cast("B") if part.size else b""
@@ -87,48 +136,203 @@ def generator(
     *stream: str | int, # what the numbers are for, e.g. "views" or ("epoch", 3)
     device: str | torch.device = "cpu", # where the generator lives
 ) -> torch.Generator:
-    "A random generator of its own for each (seed, stream)."
+    "A random generator of its own for each (seed, stream). Raises `ValueError` for a seed that is no whole number."
+    seed = whole_number("seed", seed, -2 ** 63, 2 ** 63 - 1)
     return torch.Generator(device).manual_seed(int(digest(seed, *stream)[:15], 16))
 
 # %% ../nbs/00_core.ipynb #99387e2b
 def pick_device(
-    name: str = "auto", # auto (a GPU if there is one), cpu, cuda, cuda:1, mps
+    name: str | torch.device = "auto", # auto (a GPU if there is one), cpu, cuda, cuda:1, mps
 ) -> torch.device:
-    "The device to compute on. Raises `ValueError` where the asked one is not there."
+    "The device to compute on; of several processes of a launch, each gets the GPU of its LOCAL_RANK. Raises `ValueError` where the asked one is not there."
+    if not isinstance(name, (str, torch.device)): raise ValueError(f"device: expected auto, cpu, cuda, cuda:0 or mps, got {_shown(name)}")
     if name == "auto":
-        if torch.cuda.is_available(): return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))  # each process of a launch has a GPU of its own
+        if torch.cuda.is_available(): return _own_gpu()
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try: device = torch.device(name)
     except RuntimeError: raise ValueError(f"device: {name!r} is not a device. Use auto, cpu, cuda, cuda:0 or mps") from None
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(device.type, 0)
     if (device.index or 0) >= there:
-        raise ValueError(f"device: {name!r} was asked for, but this machine has {there} of that kind. Use 'auto' or 'cpu'")
+        raise ValueError(f"device: {str(name)!r} was asked for, but this machine has {there} of that kind. Use 'auto' or 'cpu'")
+    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ: return _own_gpu()
     return device
+
+def _own_gpu() -> torch.device:
+    "The GPU of this process."
+    text, there = os.environ.get("LOCAL_RANK", "0"), torch.cuda.device_count()
+    if not text.isdecimal(): raise ValueError(f"device: LOCAL_RANK is {text!r}, expected the number of this process on its machine. Unset it, or start with torchrun or accelerate launch")
+    if int(text) >= there:
+        raise ValueError(f"device: process {text} of this machine has no GPU of its own, there are {there}. Start as many processes as there are GPUs, or name one for all, such as cuda:0")
+    return torch.device("cuda", int(text))
 
 # %% ../nbs/00_core.ipynb #e963e996
 @contextmanager
 def atomic_path(
     path: str | os.PathLike, # where the file shall be; its folder is made
 ):
-    "Yields a temporary path beside `path`; it becomes `path` if the block succeeds, and is removed if it does not."
+    """Yields a temporary path; it becomes `path` if the block succeeds, and is removed if it does not.
+
+    The temporary file lies in a hidden folder beside `path`, alone with whatever the block's own writer leaves there. After a kill `remove_leftovers` knows the folder by its name."""
     path = Path(path)
+    if not path.name: raise ValueError(f"path: {str(path)!r} names no file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    part.touch(exist_ok=False) # readable by whom the user's umask says, which files of `tempfile` are not
-    try:
+    with part_folder(path) as folder:
+        part = folder / path.name
+        part.touch(exist_ok=False)
+        mode = part.stat().st_mode  # as the user's umask says, which writers with temporary files of their own forget
         yield part
+        os.chmod(part, mode)
         with open(part, "rb+") as f: os.fsync(f.fileno())
         os.replace(part, path)
+
+@contextmanager
+def part_folder(
+    path: str | os.PathLike, # of the file or folder that is being written; the folder that it lies in exists
+) -> Iterator[Path]:
+    "Yields a hidden folder beside `path`, locked as long as this process works in it, then removed. After a kill `remove_leftovers` knows it by its name."
+    path = Path(path)
+    while True:
+        folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        folder.mkdir()
+        lock = _lock(folder)
+        if folder.exists(): break  # else another start took it for a leftover, before it was locked
+        _unlock(lock)
+    try: yield folder
     finally:
-        part.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        _unlock(lock)
 
 def write_atomic(
     path: str | os.PathLike, # where the file shall be
     data: bytes | str, # its whole content; text is written as UTF-8
 ) -> Path: # `path`
-    "Write a file in one piece."
+    "Write a file in one piece. Raises `TypeError` for content that is neither bytes nor text."
+    if not isinstance(data, (bytes, str)): raise TypeError(f"data: expected bytes or text, got {type(data).__name__}")
     with atomic_path(path) as part: part.write_bytes(data.encode() if isinstance(data, str) else data)
     return Path(path)
+
+# %% ../nbs/00_core.ipynb #5c1f09c1
+def _lock(
+    folder: Path, # that exists
+    wait: bool = True, # until it is free
+) -> int | None: # to be given to `_unlock`; None where the system has no such locks
+    "Lock a folder. Raises `BlockingIOError` where another holds it and we don't wait."
+    if sys.platform == "win32": return None
+    import fcntl
+    try: descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError: return None
+    try: fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError: pass  # a file system without locks
+    return descriptor
+
+def _unlock(descriptor: int | None) -> None:
+    if descriptor is not None: os.close(descriptor)
+
+@contextmanager
+def sole_owner(
+    folder: str | os.PathLike, # that exists
+    patience: float = 10.0, # seconds to wait for another process, which may be on its way out
+) -> Iterator[None]:
+    "Inside the block no other process gets past this for the same folder. Raises `ValueError` where one is at work in it."
+    end = time.monotonic() + patience
+    while True:
+        try: descriptor = _lock(Path(folder), wait=False)
+        except BlockingIOError:
+            if time.monotonic() > end: raise ValueError(f"folder: another process is at work in {str(folder)!r}. Wait for it, stop it, or choose another folder") from None
+            time.sleep(0.1)
+        else: break
+    try: yield
+    finally: _unlock(descriptor)
+
+# %% ../nbs/00_core.ipynb #5c1f09c2
+_OURS = re.compile(r"\..+\.[0-9a-f]{8}\.partial") # what `part_folder` calls its folders
+_EARLIER = re.compile(r"\..+\.[0-9a-f]{8}\.part") # temporary files of earlier versions
+_FOREIGN = re.compile(r"\.tmp[A-Za-z0-9]{6}") # what safetensors calls its own temporary files
+
+def remove_leftovers(
+    folder: str | os.PathLike, # of a run or a cache; it need not exist
+) -> list[Path]: # what was removed
+    "Remove what killed processes left half written in a folder: ours, and safetensors' own. What a living process writes is left alone."
+    removed = []
+    for path in sorted(Path(folder).glob(".*")):
+        if path.is_symlink() or not _is_leftover(path): continue
+        if path.is_dir(): shutil.rmtree(path, ignore_errors=True)
+        else: path.unlink(missing_ok=True)
+        removed.append(path)
+    return removed
+
+def _is_leftover(path: Path) -> bool:
+    "Was this left by a process that is no more?"
+    if path.is_file(): return _EARLIER.fullmatch(path.name) is not None or (_FOREIGN.fullmatch(path.name) is not None and _may_be_safetensors(path))
+    if not (_OURS.fullmatch(path.name) and path.is_dir()): return False
+    try: descriptor = _lock(path, wait=False)
+    except BlockingIOError: return False
+    _unlock(descriptor)
+    return True
+
+def _may_be_safetensors(path: Path) -> bool:
+    "Empty, or with a JSON header behind its length: no user's file is removed for its name alone."
+    with open(path, "rb") as f: head = f.read(9)
+    return len(head) < 9 or head[8:] == b"{" or not any(head)
+
+# %% ../nbs/00_core.ipynb #5c1f09c3
+def save_tensors(
+    path: str | os.PathLike, # where to; replaced in one piece
+    tensors: Mapping[str, Tensor], # contiguous, on the CPU, no two sharing memory
+    metadata: Mapping[str, str] | None = None, # kept in the header
+) -> Path: # `path`
+    "Write a safetensors file. Raises `OSError` where it cannot be written; what was there before stays."
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+    try:
+        with atomic_path(path) as part: save_file(dict(tensors), part, dict(metadata or {}))
+    except SafetensorError as e: raise OSError(str(e)) from e
+    return Path(path)
+
+def digest_tensors(
+    tensors: Mapping[str, Tensor], # any types
+) -> str: # 64 hexadecimal digits
+    "`digest` of names and values, in the order of the names."
+    return digest(*[part for name in sorted(tensors) for part in (name, tensors[name].reshape(-1).view(torch.uint8))])
+
+# %% ../nbs/00_core.ipynb #5c1f09d1
+class Interrupted(KeyboardInterrupt):
+    "A signal asked the process to stop. Its exit code is to be 128 + `signum`: 130 for Ctrl-C, 143 for SIGTERM."
+
+    def __init__(
+        self,
+        signum: int = signal.SIGINT, # number of the signal
+    ):
+        self.signum = int(signum)
+        super().__init__(f"stopped by {signal.Signals(self.signum).name}")
+
+    def __reduce__(self): return type(self), (self.signum,)  # it may come from another process
+
+def _stopping() -> list[int]:
+    "The signals that ask to stop, of those that this system has and this process does not ignore."
+    found = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")]
+    return [s for s in found if s is not None and signal.getsignal(s) not in (signal.SIG_IGN, None)]
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Yields a list that is empty until a signal asks to stop (SIGINT, SIGTERM, SIGHUP, SIGUSR1), and then holds its number. Look at it where you can stop, and leave the block.
+
+    Raises `Interrupted` at the end of a block in which a signal came; at once where Ctrl-C is pressed again. In another thread than the main one nothing is noted: only the main one may handle signals."""
+    seen, moments = [], []
+    def note(number, frame):
+        if number == signal.SIGINT and number in seen and time.monotonic() - moments[0] > 1:  # sooner it is the same press, handed on by a launcher
+            raise Interrupted(number)
+        seen.append(int(number))
+        moments.append(time.monotonic())
+    handled = _stopping() if threading.current_thread() is threading.main_thread() else []
+    before = {s: signal.signal(s, note) for s in handled}
+    try: yield seen
+    finally:
+        for s, handler in before.items(): signal.signal(s, handler)
+    if seen: raise Interrupted(seen[0])
 
 # %% ../nbs/00_core.ipynb #5923572a
 def _commit() -> str:
@@ -161,15 +365,18 @@ def save_record(
     "Write a run record: command, configuration, results, seconds, date and `environment()`."
     record = dict(command=command, config=config, results=results, seconds=round(seconds, 1),
                   date=time.strftime("%Y-%m-%d", time.gmtime()), environment=environment())
-    return write_atomic(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    try: text = json.dumps(record, indent=1, allow_nan=False)
+    except (TypeError, ValueError) as e: raise ValueError(f"record: config and results must be what JSON can hold, numbers finite ({e})") from None
+    return write_atomic(path, text + "\n")
 
 def load_record(
     path: str | os.PathLike, # a file that `save_record` wrote
 ) -> dict[str, Any]:
     "Read a run record. Raises `FileNotFoundError` where there is none, `ValueError` where the file is not one."
-    if not Path(path).exists(): raise FileNotFoundError(f"record: there is no file {str(path)!r}. Run the command that makes it, or check the path")
+    if not Path(path).is_file(): raise FileNotFoundError(f"record: there is no file {str(path)!r}. Run the command that makes it, or check the path")
     try: record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as e: raise ValueError(f"record: {str(path)!r} is not JSON ({e}). Re-create it") from None
+    except ValueError as e: raise ValueError(f"record: {str(path)!r} is not JSON ({e}). Re-create it") from None
+    if not isinstance(record, dict): raise ValueError(f"record: {str(path)!r} holds a {type(record).__name__}, not a record. Re-create it with `save_record`")
     if missing := {"command", "config", "results", "environment"} - set(record):
         raise ValueError(f"record: {str(path)!r} lacks {sorted(missing)}. Re-create it with `save_record`")
     return record

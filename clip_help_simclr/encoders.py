@@ -6,13 +6,19 @@
 from __future__ import annotations
 
 import difflib
+import json
+import os
+import socket
+import threading
 from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .core import generator
+from .core import digest_tensors, generator, whole_number
 
 # %% auto #0
 __all__ = ['Encoder', 'build_encoder', 'Projector']
@@ -26,6 +32,14 @@ def _seeded(seed: int, stream: str):
         yield
 
 # %% ../nbs/32_encoders.ipynb #70f0d363
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225) # of ImageNet's red, green and blue
+
+def _of_channels(colours: tuple[float, ...], fourth: float, channels: int) -> tuple[float, ...]:
+    "Statistics of three channels as those of one, three or four."
+    if len(colours) == channels: return tuple(colours)
+    if channels == 1: return (sum(colours) / len(colours),)
+    return (*colours, fourth)
+
 class Encoder(nn.Module):
     """A backbone that takes images in [0, 1] and normalizes them itself.
 
@@ -33,28 +47,32 @@ class Encoder(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module, # normalized images (B, 3, H, W) to features (B, num_features)
+        backbone: nn.Module, # normalized images (B, channels, H, W) to features (B, num_features)
         num_features: int, # width of the features
+        channels: int = 3, # of the images: 1, 3 or 4
+        mean: tuple[float, ...] = _MEAN, # of the three colours, or of each channel
+        std: tuple[float, ...] = _STD, # likewise
     ):
         super().__init__()
         self.backbone, self.num_features = backbone.to(memory_format=torch.channels_last), num_features
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
+        self.channels = channels
+        self.register_buffer("mean", torch.tensor(_of_channels(mean, 0.5, channels)).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_of_channels(std, 0.5, channels)).view(-1, 1, 1), persistent=False)
 
     def forward(
         self,
-        images: Float[Tensor, "b 3 height width"], # in [0, 1]
+        images: Float[Tensor, "b channels height width"], # in [0, 1]
     ) -> Float[Tensor, "b num_features"]: # features h; of the autocast type under autocast
-        "Encode a batch. Raises `ValueError` for anything but float images of three channels."
-        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(f"images: expected float (B, 3, H, W) in [0, 1], got {images.dtype} {tuple(images.shape)}. "
-                             "Divide uint8 images by 255; repeat a grey channel three times")
+        "Encode a batch. Raises `ValueError` for anything but float images of as many channels as the network was built for."
+        if images.ndim != 4 or images.shape[1] != self.channels or not images.is_floating_point():
+            mend = "Divide uint8 images by 255" + ("; repeat a grey channel three times" if self.channels == 3 else "")
+            raise ValueError(f"images: expected float (B, {self.channels}, H, W) in [0, 1], got {images.dtype} {tuple(images.shape)}. {mend}")
         return self.backbone((images - self.mean) / self.std)
 
 # %% ../nbs/32_encoders.ipynb #7553abb0
-def _convnet(width: int) -> nn.Sequential:
+def _convnet(width: int, channels: int = 3) -> nn.Sequential:
     "Four 3x3 convolutions of 1, 2, 4 and 8 times `width` channels, strides 2, 2, 2, 1, each with batch norm and ReLU; then the mean over the map."
-    layers, channels = [], 3
+    layers = []
     for out, stride in zip((width, 2 * width, 4 * width, 8 * width), (2, 2, 2, 1)):
         layers += [nn.Conv2d(channels, out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
         channels = out
@@ -71,18 +89,104 @@ def _small_stem(resnet: nn.Module) -> None:
     resnet.maxpool = nn.Identity()
 
 # %% ../nbs/32_encoders.ipynb #2e536b48
-def _timm(name: str, image_size: int) -> tuple[nn.Module, int]:
+def _timm(name: str, image_size: int, channels: int, weights: bool) -> tuple[nn.Module, int]:
     "A timm backbone without head, and the width of its features."
     import timm
     from timm.models.resnet import ResNet
 
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, ["convnet", *timm.list_models()], n=5)
-        raise ValueError(f"unknown encoder {name!r}. {'Close: ' + ', '.join(close) + '. ' if close else ''}Valid: convnet, and every name in timm.list_models()")
+        raise ValueError(f"encoder: unknown encoder {name!r}. {'Close: ' + ', '.join(close) + '. ' if close else ''}Valid: convnet, and every name in timm.list_models()")
     size = dict(img_size=image_size) if timm.get_pretrained_cfg(name).fixed_input_size else {}
-    model = timm.create_model(name, pretrained=False, num_classes=0, **size)
+    if channels != 3: size |= dict(in_chans=channels)
+    model = timm.create_model(name, pretrained=weights, num_classes=0, **size)
     if isinstance(model, ResNet) and image_size <= 64: _small_stem(model)
     return model, model.head_hidden_size
+
+def _untagged(name: str) -> str:
+    "The architecture of a name such as resnet18.a1_in1k."
+    return name.partition(".")[0]
+
+# %% ../nbs/32_encoders.ipynb #5c32a00a
+def _connected() -> bool:
+    "Can the hub be reached? Asked for three seconds at most; where a proxy stands between, taken for granted."
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")): return True
+    url, answers = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co"), []
+    def ask():
+        try:
+            socket.create_connection((url.hostname, url.port or 443), timeout=3).close()
+            answers.append(True)
+        except OSError: pass
+    thread = threading.Thread(target=ask, daemon=True)  # looking up a name has no time limit of its own
+    thread.start()
+    thread.join(3)
+    return bool(answers)
+
+@contextmanager
+def _no_vain_retries():
+    "Without a connection the hub's client looks into its cache only, instead of retrying for a minute."
+    from huggingface_hub import constants
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _connected()
+    try: yield
+    finally: constants.HF_HUB_OFFLINE = before
+
+# %% ../nbs/32_encoders.ipynb #5c32a002
+def _timm_weights(name: str, image_size: int, channels: int) -> Encoder:
+    "A timm network with timm's weights. Raises `ValueError` where there are none, or they don't suit; `OSError` where they cannot be had."
+    import timm
+
+    if name == "convnet": raise ValueError("pretrained: timm has no weights for convnet. Give a model of timm, or a checkpoint, run or export of convnet")
+    architecture = _untagged(name)
+    there = [known for known in timm.list_pretrained(architecture + "*") if _untagged(known) == architecture]
+    if timm.is_model(architecture) and not (name in there or (name == architecture and there)):
+        raise ValueError(f"encoder: timm has no weights {name!r}. Valid: {', '.join(there[:9]) or 'none for this architecture'}")
+    try:
+        with _no_vain_retries(): backbone, num_features = _timm(name, image_size, channels, True)
+    except ValueError: raise
+    except Exception as e:  # whatever the hub's client raises without a connection
+        raise OSError(f"pretrained: timm's weights of {name!r} are not on this machine and cannot be fetched ({type(e).__name__}: {' '.join(str(e).split())[:200]}). "
+                      "Fetch them once where there is a connection, set HF_HOME to a folder that holds them, or give a checkpoint, run or export") from e
+    if image_size <= 64 and isinstance(getattr(backbone, "maxpool", None), nn.Identity):
+        raise ValueError(f"pretrained: up to 64 pixels a ResNet gets a stem of its own, which timm's weights do not fit, and images have {image_size}. Use larger views (augment.size), or another encoder")
+    cfg = backbone.pretrained_cfg
+    return Encoder(backbone, num_features, channels, tuple(cfg["mean"]), tuple(cfg["std"]))
+
+def _own_file(path: Path) -> Path:
+    "The weights that a path means: a file, the newest checkpoint of a run, or those of an export."
+    if path.is_file(): return path
+    steps = {int(p.stem.partition("-")[2]): p for p in path.glob("checkpoint-*.safetensors") if p.stem.partition("-")[2].isdecimal()}
+    if steps: return steps[max(steps)]
+    if (path / "model.safetensors").is_file(): return path / "model.safetensors"
+    raise FileNotFoundError(f"pretrained: expected 'timm', a checkpoint, or the folder of a run or an export, but there are no weights at {str(path)!r}")
+
+def _own_weights(pretrained: str) -> tuple[dict[str, Tensor], dict]:
+    "The tensors of a backbone, and what the file says about them. Raises `ValueError` for a file that is damaged or something else."
+    from safetensors import SafetensorError, safe_open
+
+    path = _own_file(Path(pretrained))
+    try:
+        with safe_open(path, "pt") as f:
+            head, tensors = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
+        facts = json.loads(head.get("facts", "{}"))
+    except (SafetensorError, ValueError, OSError) as e: raise ValueError(f"pretrained: {str(path)!r} is damaged, or no safetensors file ({e})") from None
+    if "digest" in head and head["digest"] != digest_tensors(tensors): raise ValueError(f"pretrained: {str(path)!r} is damaged (its tensors do not have the digest that its header names)")
+    prefix = "model.encoder.backbone."
+    if any(k.startswith(prefix) for k in tensors): tensors = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    return tensors, facts
+
+def _load_own(encoder: Encoder, pretrained: str, name: str) -> None:
+    "Put weights from a file into a network. Raises `ValueError` where they do not fit."
+    tensors, facts = _own_weights(pretrained)
+    here = encoder.backbone.state_dict()
+    wrong = [f"{k} is {tuple(tensors[k].shape)} there and {tuple(v.shape)} here" for k, v in here.items() if k in tensors and tensors[k].shape != v.shape]
+    wrong += [f"there is no {k}" for k in here if k not in tensors] + [f"{k} is too much" for k in tensors if k not in here]
+    if wrong:
+        raise ValueError(f"pretrained: the weights in {pretrained!r} do not fit {name!r}: {'; '.join(wrong[:3])}{f'; and {len(wrong) - 3} more' if len(wrong) > 3 else ''}. "
+                         "Use the encoder, width, channels and size of views (ResNets change their stem at 64 pixels) that they were trained with")
+    encoder.backbone.load_state_dict(tensors)
+    for statistic in ("mean", "std"):
+        if statistic in facts: getattr(encoder, statistic).copy_(torch.tensor(facts[statistic]).view(-1, 1, 1))
 
 # %% ../nbs/32_encoders.ipynb #a92dcd96
 def build_encoder(
@@ -90,14 +194,30 @@ def build_encoder(
     image_size: int = 32, # side of the images in pixels; decides the stem of ResNets and the position table of transformers
     width: int = 32, # channels of convnet's first layer; its features are 8 times as wide; other networks ignore it
     seed: int = 0, # the initial weights depend on this alone
-) -> Encoder: # (B, 3, H, W) images in [0, 1] to (B, num_features) features
-    """Build an encoder with random weights.
+    channels: int = 3, # of the images: 1, 3 or 4
+    pretrained: str | None = None, # weights to start from: timm (its own), or a checkpoint, the folder of a run or of an export; None: random ones
+) -> Encoder: # (B, channels, H, W) images in [0, 1] to (B, num_features) features
+    """Build an encoder, with random weights unless told otherwise.
 
     ResNets get a 3x3 stem without pool for images of up to 64 pixels (SimCLR, arXiv 2002.05709, appendix B.9).
-    Raises `ValueError` for a name that is neither convnet nor timm's, with close names."""
+    Raises `ValueError` for a name that is neither convnet nor timm's, with close names, for one with the tag of weights that nothing says to load, and for weights that do not fit; `OSError` where weights cannot be had."""
+    if not isinstance(name, str) or not name: raise ValueError(f"encoder: expected convnet or the name of a timm model, got {name!r}")
+    if isinstance(pretrained, os.PathLike): pretrained = os.fspath(pretrained)
+    if pretrained is not None and (not isinstance(pretrained, str) or not pretrained):
+        raise ValueError(f"pretrained: expected 'timm', a checkpoint, or the folder of a run or an export, got {pretrained!r}")
+    channels = whole_number("channels", channels, 1, 4)
+    if channels == 2: raise ValueError("channels: expected 1, 3 or 4, got 2")
+    image_size, width, seed = whole_number("image_size", image_size, 1, 65_536), whole_number("width", width, 1, 4096), whole_number("seed", seed, 0, 2 ** 63 - 1)
+    if pretrained == "timm":
+        with _seeded(seed, "encoder"): return _timm_weights(name, image_size, channels)
+    architecture = _untagged(name)
+    if architecture != name and ":" not in name:
+        raise ValueError(f"encoder: {name!r} names weights, but nothing says to load them. Set pretrained='timm' to start from them, or give {architecture!r} alone" + (f" for those of {pretrained!r}" if pretrained else " for random weights"))
     with _seeded(seed, "encoder"):
-        backbone, num_features = (_convnet(width), 8 * width) if name == "convnet" else _timm(name, image_size)
-    return Encoder(backbone, num_features)
+        backbone, num_features = (_convnet(width, channels), 8 * width) if name == "convnet" else _timm(name, image_size, channels, False)
+    encoder = Encoder(backbone, num_features, channels)
+    if pretrained is not None: _load_own(encoder, pretrained, name)
+    return encoder
 
 # %% ../nbs/32_encoders.ipynb #97d1ba96
 class Projector(nn.Sequential):
@@ -110,6 +230,7 @@ class Projector(nn.Sequential):
         out_features: int = 128, # width of z
         seed: int = 0, # the initial weights depend on this alone
     ):
-        hidden = hidden or in_features
+        in_features, out_features = whole_number("in_features", in_features), whole_number("out_features", out_features, 1, 65_536)
+        hidden = in_features if hidden is None else whole_number("hidden", hidden)
         with _seeded(seed, "projector"):
             super().__init__(nn.Linear(in_features, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out_features))

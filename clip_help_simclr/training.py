@@ -5,34 +5,40 @@
 # %% ../nbs/33_training.ipynb #78c19790
 from __future__ import annotations
 
+import inspect
 import json
+import logging
 import math
 import os
-import signal
-import threading
+import random
+import re
+import sys
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .audit import edited_pairs
 from .augment import SimCLRViews, resize
-from .core import atomic_path, digest, generator, pick, pick_device, save_record, write_atomic
+from .core import Interrupted, digest, digest_tensors, generator, part_folder, pick, pick_device
+from .core import real_number, remove_leftovers, save_record, save_tensors, sole_owner
+from .core import stop_signals, whole_number, write_atomic
 from .data import Batch, ImageSet, TensorSet, batches
 from .encoders import Projector, build_encoder
 from .guides import EmbeddingCache, Guide
@@ -45,11 +51,64 @@ __all__ = ['PretrainConfig', 'build_optimizer', 'warmup_cosine', 'pick_precision
            'contrastive_gradients', 'measure', 'Clock', 'plot_curves', 'PretrainResult', 'pretrain', 'DryRun',
            'dry_run', 'export_encoder']
 
+# %% ../nbs/33_training.ipynb #5d330002
+_MOST_PARAMETERS = 2 ** 31 # 8 GiB in float32, three times that with their optimizer's state
+
+def _check_text(config: PretrainConfig) -> None:
+    "Fields that are text, and whether to compile."
+    for name in ("encoder", "strategy", "loss", "optimizer", "precision", "device", "tracker"):
+        value = getattr(config, name)
+        if not isinstance(value, str) or not value: raise ValueError(f"{name}: expected text, got {value!r}")
+    if config.pretrained is not None and not (isinstance(config.pretrained, str) and config.pretrained):
+        raise ValueError(f"pretrained: expected 'timm', a path, or None, got {config.pretrained!r}")
+    if not isinstance(config.compile, bool): raise ValueError(f"compile: expected True or False, got {config.compile!r}")
+    if isinstance(config.augment, type) or not callable(config.augment):
+        raise ValueError(f"augment: expected SimCLRViews(...), or a function that takes an image, got {config.augment!r}")
+
+def _check_choices(config: PretrainConfig) -> None:
+    "Fields with a list of valid values."
+    _check_text(config)
+    options = dict(loss=_LOSSES, optimizer=_OPTIMIZERS, precision=("auto", *_PRECISIONS), tracker=("auto", "none", "tensorboard", "wandb"))
+    for name, valid in options.items():
+        try: pick(name, getattr(config, name), dict.fromkeys(valid))
+        except ValueError as e: raise ValueError(f"{name}: {e}") from None
+    try: parse_strategy(config.strategy)
+    except (ValueError, TypeError, MemoryError, RecursionError) as e:
+        raise ValueError(f"strategy: {str(e).removeprefix('strategy: ') or type(e).__name__}") from None
+    if config.device != "auto":
+        try: torch.device(config.device)
+        except RuntimeError: raise ValueError(f"device: {config.device!r} is not a device. Use auto, cpu, cuda, cuda:0 or mps") from None
+
+def _check_numbers(config: PretrainConfig) -> None:
+    "Fields that are numbers; NumPy's become Python's."
+    whole = dict(width=(1,), projection=(1, 65_536), views=(2, 1000), epochs=(1,), batch_size=(1,), seed=(0, 2 ** 63 - 1), checkpoint_every=(1,), log_every=(1,))
+    whole |= dict(chunk=(2,), workers=(0, 10_000), keep_every=(1,)) # or None
+    for name, bounds in whole.items():
+        value = getattr(config, name)
+        if value is None and name in ("chunk", "workers", "keep_every"): continue
+        setattr(config, name, whole_number(name, value, *bounds))
+    real = dict(temperature=dict(above=0), lr=dict(above=0), weight_decay=dict(low=0), warmup=dict(low=0, below=1), checkpoint_minutes=dict(low=0))
+    for name, bounds in real.items(): setattr(config, name, real_number(name, getattr(config, name), **bounds))
+    if config.clip_norm is not None: config.clip_norm = real_number("clip_norm", config.clip_norm, above=0)
+
+def _check_model(config: PretrainConfig) -> None:
+    "Fields that must fit each other, a name that stands for weights, and a network that no memory holds."
+    if parse_strategy(config.strategy).needs_neighbours and config.views < 3:
+        raise ValueError(f"views: {config.strategy} needs 3 or more: two of the image itself and one of its neighbour; got {config.views}")
+    if "." in config.encoder and config.pretrained != "timm":
+        raise ValueError(f"encoder: {config.encoder!r} names weights, but nothing says to load them. Set pretrained='timm' to start from them, or leave out what follows the dot")
+    if config.encoder != "convnet": return
+    w, features = config.width, 8 * config.width
+    parameters = 9 * (3 * w + 42 * w ** 2) + 30 * w + features * (features + config.projection)
+    if parameters > _MOST_PARAMETERS:
+        raise ValueError(f"width: {w:,} makes a network of {parameters:,} parameters ({parameters * 4 / 2 ** 30:,.0f} GiB), at most {_MOST_PARAMETERS:,} are supported. Expected up to about {math.isqrt(_MOST_PARAMETERS // 442):,}")
+
 # %% ../nbs/33_training.ipynb #6eb15716
 @dataclass
 class PretrainConfig:
     "One pretraining run. Every field is a flag of `chs pretrain` and a key of a recipe."
     encoder: str = "convnet" # convnet, or any timm model name such as resnet18
+    pretrained: str | None = None # weights to start from: timm (its own), or a checkpoint, the folder of a run or of an export; None: random ones
     width: int = 32 # channels of the convnet's first layer; timm models ignore it
     projection: int = 128 # d, dimension of the projections z
     strategy: str = "SimCLR" # e.g. "AddNewPositive(weight=0.5) + DropFalseNegative"
@@ -57,18 +116,19 @@ class PretrainConfig:
     temperature: float = 0.1 # τ of the loss
     views: int = 2 # V, augmented views of each image; with AddNewPositive(pool='dataset') the last one is its neighbour's
     epochs: int = 100 # passes over the data
-    batch_size: int = 256 # N, images a step, over all processes
+    batch_size: int = 256 # N, images per step, over all processes
     chunk: int | None = None # views encoded at a time, for the gradient of the whole batch in less memory; None: all at once
     optimizer: str = "adamw" # adamw, sgd or lars
     lr: float = 2e-3 # peak learning rate, for the batch size as it is
     weight_decay: float = 1e-4 # for matrices and filters; never for biases and norm parameters
+    clip_norm: float | None = None # the gradient of the whole batch is shortened to this norm where it is longer; None: never
     warmup: float = 0.1 # share of the steps with a linearly growing learning rate; then cosine to 0
-    augment: SimCLRViews = field(default_factory=SimCLRViews) # how views are drawn
+    augment: SimCLRViews = field(default_factory=SimCLRViews) # how views are drawn; in Python also any function of an image, see below
     seed: int = 0 # of weights, data order and views
     precision: str = "auto" # auto, float32, bf16, fp16, or float64 for checks
     compile: bool = False # compile the model: a minute or more at the start, faster steps on GPUs
     device: str = "auto" # auto, cpu, cuda, cuda:1, mps
-    workers: int | None = None # processes that decode images, for data sets that stream from disk; None: one a core, at most 8
+    workers: int | None = None # processes that decode images, for data sets that stream from disk; None: one per core, at most 8
     checkpoint_every: int = 10 # epochs between checkpoints, where the run has a folder
     checkpoint_minutes: float = 10 # and minutes between them, so that an interrupted long epoch loses little
     keep_every: int | None = None # epochs whose checkpoints are kept for good; None: only the last two are
@@ -76,13 +136,9 @@ class PretrainConfig:
     tracker: str = "auto" # auto (tensorboard where it is installed), none, tensorboard or wandb
 
     def __post_init__(self):
-        if parse_strategy(self.strategy).needs_neighbours and self.views < 3: raise ValueError(f"views: {self.strategy} needs 3 or more: two of the image itself and one of its neighbour; got {self.views}")
-        for name, options in dict(loss=_LOSSES, optimizer=_OPTIMIZERS, precision=("auto", *_PRECISIONS), tracker=("auto", "none", "tensorboard", "wandb")).items(): pick(name, getattr(self, name), dict.fromkeys(options))
-        for name in ("epochs", "batch_size", "projection", "width", "checkpoint_every", "keep_every", "log_every"):
-            if (value := getattr(self, name)) is not None and value < 1: raise ValueError(f"{name}: expected a positive number, got {value}")
-        for name in ("views", "chunk"):
-            if (value := getattr(self, name)) is not None and value < 2: raise ValueError(f"{name}: expected at least 2, got {value}")
-        if not 0 <= self.warmup < 1: raise ValueError(f"warmup: expected a share of the steps in [0, 1), got {self.warmup}")
+        _check_choices(self)
+        _check_numbers(self)
+        _check_model(self)
 
 # %% ../nbs/33_training.ipynb #c67b164c
 _LOSSES: dict[str, type[NTXent]] = dict(nt_xent=NTXent, decoupled=DecoupledNTXent)
@@ -105,7 +161,9 @@ def build_optimizer(
     weight_decay: float, # for parameters with two or more dimensions
 ) -> torch.optim.Optimizer:
     "The optimizer, with biases and norm parameters free of weight decay (and of LARS's trust ratio). AdamW and SGD are one fused kernel on CPUs and CUDA."
+    lr, weight_decay = real_number("lr", lr, above=0), real_number("weight_decay", weight_decay, low=0)
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters: raise ValueError("model: it has no parameters to train")
     groups = [dict(params=[p for p in parameters if p.ndim >= 2], weight_decay=weight_decay), dict(params=[p for p in parameters if p.ndim < 2], weight_decay=0.0)]
     return pick("optimizer", name, _OPTIMIZERS)(groups, lr, parameters[0].device.type in ("cpu", "cuda"))
 
@@ -116,6 +174,8 @@ def warmup_cosine(
     warmup: float, # share of the steps with a linearly growing factor
 ) -> float: # factor on the peak learning rate, in (0, 1]
     "Linear warm-up, then half a cosine to zero."
+    steps, warmup = whole_number("steps", steps, 1, 2 ** 62), real_number("warmup", warmup, low=0, below=1)
+    step = whole_number("step", step, 0, 2 ** 62)
     ramp = int(warmup * steps)
     if step < ramp: return (step + 1) / (ramp + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, steps - ramp)))
@@ -133,9 +193,105 @@ def pick_precision(
     else: native = device.type == "cpu" and torch.cpu._is_amx_tile_supported()  # no public name before torch 2.10
     return "bf16" if native else "float32"
 
+# %% ../nbs/33_training.ipynb #5d330011
+@contextmanager
+def _lent_randomness() -> Iterator[Callable[[int], None]]:
+    "Yields a function that seeds the global random numbers of torch (on the CPU), NumPy and Python; afterwards they go on from where they were."
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    def seed(value: int) -> None:
+        torch.default_generator.manual_seed(value)
+        np.random.seed(value % 2 ** 32)
+        random.seed(value)
+    try: yield seed
+    finally:
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])
+        random.setstate(before[2])
+
+def _one_view(transform: Callable, image: Tensor) -> Float[Tensor, "channels size size"]:
+    "One view in [0, 1]. Raises `ValueError` for what is none."
+    view = transform(image.clone())  # it may write into what it gets
+    if not isinstance(view, Tensor) or view.ndim != 3 or view.shape[1] != view.shape[2] or not (view.dtype == torch.uint8 or view.is_floating_point()):
+        came = f"{view.dtype} {tuple(view.shape)}" if isinstance(view, Tensor) else type(view).__name__
+        raise ValueError(f"augment: expected a uint8 or float tensor (channels, size, size), got {came}")
+    view = view.detach().as_subclass(Tensor)
+    if view.dtype == torch.uint8: return view.float() / 255
+    low, high = view.aminmax()
+    if not -1e-3 <= low <= high <= 1.001: raise ValueError(f"augment: float views are to be in [0, 1], got values from {low:.3g} to {high:.3g}. Leave normalization out: the encoder does it")
+    return view.clamp(0, 1)
+
+# %% ../nbs/33_training.ipynb #5d330012
+def _augmentation_name(transform: Callable) -> str:
+    "What a function is called in records: the same in each process, and another for another function."
+    if isinstance(transform, partial):
+        settings = [*map(repr, transform.args), *[f"{k}={v!r}" for k, v in transform.keywords.items()]]
+        text = f"{_augmentation_name(transform.func)}({', '.join(settings)})"
+    elif inspect.isfunction(transform):
+        try: code = inspect.getsource(transform)
+        except (OSError, TypeError): code = transform.__code__.co_code
+        text = f"{transform.__module__}.{transform.__qualname__}, code {digest(code)[:8]}"
+    elif type(transform).__repr__ is object.__repr__:
+        settings = [f"{k}={v!r}" for k, v in sorted(getattr(transform, "__dict__", {}).items())]
+        text = f"{type(transform).__module__}.{type(transform).__qualname__}({', '.join(settings)})"
+    else: text = repr(transform)
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)  # addresses differ from process to process
+
+@dataclass(frozen=True)
+class _OwnViews:
+    "A user's function, called as `SimCLRViews` is."
+    transform: Callable # one image to one view
+    name: str # see `_augmentation_name`
+    size: int # of its views, in pixels
+    channels: int # of its views
+
+    def __call__(self, images: Tensor, generator: torch.Generator, views: int = 2, among: tuple[int, int] | None = None) -> Float[Tensor, "n channels size size"]:
+        start, total = among or (0, len(images))
+        seeds = torch.randint(2 ** 62, (views, total), generator=generator)[:, start:start + len(images)]
+        found, expected = [], (self.channels, self.size, self.size)
+        with _lent_randomness() as seed:
+            for of_view in seeds.tolist():
+                for image, value in zip(images.cpu(), of_view):
+                    seed(value)
+                    found.append(_one_view(self.transform, image))
+                    if found[-1].shape != expected: raise ValueError(f"augment: {self.name} gave a view of shape {tuple(found[-1].shape)} after one of {expected}. All must have one shape")
+        return torch.stack(found)
+
+@dataclass(frozen=True)
+class _LostViews:
+    "The user's function of a run, of which a checkpoint knows name and size only."
+    name: str
+    size: int
+
+    def __call__(self, *args, **kwargs): raise ValueError(f"augment: this run's views were made by {self.name}, which no file holds. Give the function itself")
+
+# %% ../nbs/33_training.ipynb #5d330013
+def _image_of(data: ImageSet, usable: Int64[Tensor, "m"]) -> Tensor:
+    "An image that can be read."
+    for number in usable[:100].split(1):
+        images, failures = data.read(number)
+        if not failures: return images[0].cpu()
+    raise ValueError(f"data: the first {min(100, len(usable))} images of {data.name} cannot be read. Check the files")
+
+def _with_views(config: PretrainConfig, data: ImageSet, usable: Int64[Tensor, "m"]) -> PretrainConfig:
+    "The configuration, with a user's function made to be called as `SimCLRViews` is. Its first view tells the size."
+    if isinstance(config.augment, (SimCLRViews, _OwnViews, _LostViews)): return config
+    image, transform = _image_of(data, usable), config.augment
+    with _lent_randomness() as seed:
+        seed(0)
+        channels, size = _one_view(transform, image).shape[:2]
+    return replace(config, augment=_OwnViews(transform, _augmentation_name(transform), size, channels))
+
+def _settings(config: PretrainConfig) -> dict:
+    "The configuration as JSON holds it."
+    plain = {f.name: getattr(config, f.name) for f in fields(config)}
+    if isinstance(config.augment, SimCLRViews): plain["augment"] = asdict(config.augment)
+    elif isinstance(config.augment, (_OwnViews, _LostViews)): plain["augment"] = dict(name=config.augment.name, size=config.augment.size)
+    else: plain["augment"] = dict(name=_augmentation_name(config.augment), size=None)
+    return json.loads(json.dumps(plain))
+
 # %% ../nbs/33_training.ipynb #489168e3
 class SimCLRModel(nn.Module):
-    "Encoder and projector: images (B, 3, H, W) in [0, 1] to projections (B, projection). The encoder is what training is for."
+    "Encoder and projector: images (B, channels, H, W) in [0, 1] to projections (B, projection). The encoder is what training is for."
     def __init__(
         self,
         encoder: nn.Module, # images to features h, with `num_features`
@@ -147,12 +303,17 @@ class SimCLRModel(nn.Module):
     def forward(self, images): return self.projector(self.encoder(images))
 
 def build_model(
-    config: PretrainConfig, # its encoder, width, projection and seed count
+    config: PretrainConfig, # its encoder, width, projection, seed and pretrained count
     image_size: int, # side of the views, in pixels
+    channels: int = 3, # of the views: 1, 3 or 4
 ) -> SimCLRModel:
-    "A fresh model; the same seed gives the same weights."
-    encoder = build_encoder(config.encoder, image_size, config.width, config.seed)
+    "A fresh model; the same seed gives the same weights. Raises as `build_encoder` does."
+    encoder = build_encoder(config.encoder, image_size, config.width, config.seed, channels, config.pretrained)
     return SimCLRModel(encoder, Projector(encoder.num_features, out_features=config.projection, seed=config.seed))
+
+def _architecture(config: PretrainConfig) -> PretrainConfig:
+    "The same network without weights to start from, for weights that come from a checkpoint."
+    return replace(config, encoder=config.encoder.partition(".")[0], pretrained=None)
 
 # %% ../nbs/33_training.ipynb #f9638c62
 def save_checkpoint(
@@ -166,41 +327,44 @@ def save_checkpoint(
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": v if isinstance(v, Tensor) else torch.tensor(v) for k, v in state.items() if v is not None}
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    try:
-        with atomic_path(path) as part: save_file(tensors, part, metadata=dict(facts=json.dumps(facts), digest=_digest(tensors)))
-    except (OSError, SafetensorError) as e:
+    try: said = json.dumps(facts)
+    except (TypeError, ValueError) as e: raise ValueError(f"facts: expected what JSON can hold ({e})") from None
+    try: save_tensors(path, tensors, dict(facts=said, digest=digest_tensors(tensors)))
+    except OSError as e:
         raise OSError(f"checkpoint: {str(path)!r} cannot be written ({e}). Checkpoints before it are intact: make room or choose another folder, then start again to go on from the last one") from e
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    "Of names and values, in the order of the names."
-    return digest(*[part for name in sorted(tensors) for part in (name, tensors[name].reshape(-1).view(torch.uint8))])
-
 # %% ../nbs/33_training.ipynb #009f7a9b
+_CHECKPOINT = re.compile(r"checkpoint-([0-9]+)\.safetensors")
+
 def checkpoints(
     folder: str | os.PathLike, # of a run
 ) -> list[Path]: # oldest first
-    "The checkpoints in a folder."
-    return sorted(Path(folder).glob("checkpoint-[0-9]*.safetensors"), key=_step_of)
+    "The checkpoints in a folder: files called checkpoint-STEP.safetensors, and no others."
+    found = [path for path in Path(folder).glob("checkpoint-*.safetensors") if _CHECKPOINT.fullmatch(path.name) and path.is_file()]
+    return sorted(found, key=_step_of)
 
 def _step_of(path: Path) -> int:
     "The step in a checkpoint's name."
-    return int(path.stem.split("-")[1])
+    return int(_CHECKPOINT.fullmatch(path.name)[1])
 
 # %% ../nbs/33_training.ipynb #d4a3dd71
 def read_checkpoint(
     path: str | os.PathLike, # a file of `save_checkpoint`, or the folder of a run: its newest whole one
 ) -> tuple[dict, dict[str, Tensor]]: # facts and tensors
     "Read a checkpoint. Raises `FileNotFoundError` where there is none, `ValueError` where it is damaged or something else."
-    path, mend = Path(path), "Expected a .safetensors file that `chs pretrain` wrote, or the folder of its run"
+    mend = "Expected a .safetensors file that `chs pretrain` wrote, or the folder of its run"
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path): raise ValueError(f"checkpoint: got {path!r}. {mend}")
+    path = Path(path)
     if path.is_dir() and checkpoints(path): return _read_newest(path)
     if not path.is_file(): raise FileNotFoundError(f"checkpoint: there is no file {str(path)!r}. {mend}")
     try:
         with safe_open(path, "pt") as f:
             facts, expected = json.loads(f.metadata()["facts"]), f.metadata()["digest"]
             tensors = {k: f.get_tensor(k) for k in f.keys()}
+        if not isinstance(facts, dict): raise ValueError(f"facts are a {type(facts).__name__}")
     except (SafetensorError, KeyError, TypeError, ValueError) as e:
         raise ValueError(f"checkpoint: {str(path)!r} is no checkpoint of this package, or damaged ({e}). {mend}") from None
-    if _digest(tensors) != expected: raise ValueError(f"checkpoint: {str(path)!r} is damaged (its tensors do not have the digest that its header names). {mend}")
+    if digest_tensors(tensors) != expected: raise ValueError(f"checkpoint: {str(path)!r} is damaged (its tensors do not have the digest that its header names). {mend}")
     return facts, tensors
 
 def _read_newest(folder: Path) -> tuple[dict, dict[str, Tensor]]:
@@ -216,40 +380,74 @@ def load_checkpoint(
     model: nn.Module, # receives the weights
     optimizer: torch.optim.Optimizer | None = None, # receives its state
 ) -> dict: # the facts
-    "Put a checkpoint's weights, and optimizer state, back."
+    "Put a checkpoint's weights, and optimizer state, back. Raises `ValueError` where they are of another network or optimizer; then nothing is changed."
     facts, tensors = read_checkpoint(path)
     _restore(tensors, model, optimizer)
     return facts
 
+_STATE = dict(AdamW={"step", "exp_avg", "exp_avg_sq"}, SGD={"momentum_buffer"}, Lars={"momentum_buffer"}) # of each parameter, by optimizer
+
+def _check_weights(weights: dict[str, Tensor], model: nn.Module) -> None:
+    "Raises `ValueError` unless names and shapes are those of the model."
+    here = model.state_dict()
+    wrong = [f"{k} is {tuple(weights[k].shape)} there and {tuple(v.shape)} here" for k, v in here.items() if k in weights and weights[k].shape != v.shape]
+    wrong += [f"{k} is missing" for k in here if k not in weights] + [f"{k} is too much" for k in weights if k not in here]
+    if wrong: raise ValueError(f"checkpoint: its weights are of another network ({'; '.join(wrong[:3])}{', …' if len(wrong) > 3 else ''}). Use the encoder, width, projection, channels and size of views that it was trained with")
+
 def _restore(tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
     "See `load_checkpoint`."
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-    if optimizer is None: return
+    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    _check_weights(weights, model)
+    state = {} if optimizer is None else _optimizer_state(tensors, optimizer)
+    model.load_state_dict(weights)
+    if optimizer is not None: optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+def _optimizer_state(tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
+    "The state by parameter. Raises `ValueError` for that of another optimizer, or of other parameters."
     parameters, state = [p for group in optimizer.param_groups for p in group["params"]], defaultdict(dict)
+    kind = type(optimizer).__name__
     for key, value in tensors.items():
         if not key.startswith("optimizer."): continue
         _, index, name = key.split(".", 2)
+        fits = int(index) < len(parameters) and (value.ndim == 0 or value.shape == parameters[int(index)].shape)
+        if not fits or name not in _STATE.get(kind, {name}):
+            raise ValueError(f"checkpoint: its optimizer state ({key}, {tuple(value.shape)}) is not that of {kind} for this network. Use the optimizer that it was trained with")
         p = parameters[int(index)]
         # fused kernels take it for granted that state and parameter have one memory layout
         state[int(index)][name] = torch.empty_like(p).copy_(value) if value.shape == p.shape else value
-    optimizer.load_state_dict({"state": dict(state), "param_groups": optimizer.state_dict()["param_groups"]})
+    return dict(state)
 
 # %% ../nbs/33_training.ipynb #70621da0
 def _config_of(facts: dict) -> PretrainConfig:
     "The configuration that a checkpoint names."
-    return PretrainConfig(**{**facts["config"], "augment": SimCLRViews(**facts["config"]["augment"])})
+    try:
+        settings = dict(facts["config"])
+        augment = settings["augment"]
+        settings["augment"] = _LostViews(**augment) if "name" in augment else SimCLRViews(**augment)
+        return PretrainConfig(**settings)
+    except (KeyError, TypeError, ValueError) as e:
+        raise ValueError(f"checkpoint: it does not say in a way that this version reads how it was trained ({type(e).__name__}: {e})") from None
 
 def _dtype(config: PretrainConfig) -> torch.dtype:
     "Of the weights."
     return torch.float64 if config.precision == "float64" else torch.float32
 
+def _normalize_as(encoder: nn.Module, facts: dict) -> None:
+    "Mean and deviation of a checkpoint, where it names them: weights that it started from may have brought their own."
+    for name in ("mean", "std"):
+        if name in facts: getattr(encoder, name).copy_(torch.tensor(facts[name]).view(-1, 1, 1))
+
 def load_encoder(
     path: str | os.PathLike, # a checkpoint of `pretrain`, or the folder of its run
 ) -> nn.Module: # in evaluation mode, on the CPU
-    "The trained encoder of a checkpoint."
-    facts, tensors = read_checkpoint(path)
+    "The trained encoder of a checkpoint. Raises as `read_checkpoint` does."
+    return _encoder_of(*read_checkpoint(path))
+
+def _encoder_of(facts: dict, tensors: dict[str, Tensor]) -> nn.Module:
+    "See `load_encoder`."
     config = _config_of(facts)
-    model = build_model(config, config.augment.size)
+    model = build_model(_architecture(config), config.augment.size, facts.get("channels", 3))
+    _normalize_as(model.encoder, facts)
     _restore(tensors, model.to(_dtype(config)), None)
     return model.encoder.eval()
 
@@ -270,6 +468,7 @@ class _Guidance:
     usable: Int64[Tensor, "m"] # numbers of the images that have them
     neighbours: Int64[Tensor, "n"] | None = None # the nearest other image of each image in the whole data set
     own: bool = False # the projections themselves are the embeddings
+    unknown: str = "" # how many of the usable images the guide knows nothing about, if any: their rows are zero
 
 def _guidance(strategy: Resampler, guide: Guide | None, data: ImageSet, device: torch.device, progress: bool) -> _Guidance:
     "Raises `ValueError` for a guide that cannot say what the strategy needs."
@@ -287,13 +486,26 @@ def _guidance(strategy: Resampler, guide: Guide | None, data: ImageSet, device: 
     usable = everything[~torch.isin(everything, cache.missing)]
     neighbours = cache.neighbours(1, device=str(device), progress=progress)[0][:, 0].cpu() if strategy.needs_neighbours else None
     if strategy.needs_per_view: return _Guidance(lambda numbers, views: guide.encode(views), usable, neighbours)
-    if device.type != "cpu": cache = cache.to(device)
-    return _Guidance(lambda numbers, views: cache[numbers], usable, neighbours)
+    unknown = _unknown(cache, usable)
+    if device.type != "cpu" and _fits(device, 4 * cache.rows.shape[0] * cache.rows.shape[1]): cache = cache.to(device)
+    return _Guidance(lambda numbers, views: cache[numbers].to(device, non_blocking=True), usable, neighbours, unknown=unknown)
+
+def _fits(device: torch.device, size: int) -> bool:
+    "Do so many bytes take at most a quarter of what a GPU has free?"
+    return device.type != "cuda" or 4 * size <= torch.cuda.mem_get_info(device)[0]
+
+def _unknown(cache: EmbeddingCache, usable: Int64[Tensor, "m"], most: int = 2 ** 20) -> str:
+    "How many rows are zero: exactly, or, of more than a million rows on a disk, from a sample."
+    exact = len(usable) <= most or isinstance(cache.rows, Tensor)
+    asked = usable if exact else usable[torch.randperm(len(usable), generator=generator(0, "unknown"))[:most]].sort().values
+    found = sum(int((cache[part] == 0).all(1).sum()) for part in asked.split(65_536))
+    if not found: return ""
+    return f"{found:,} of {len(usable):,}" if exact else f"about {found * len(usable) // len(asked):,} of {len(usable):,}"
 
 # %% ../nbs/33_training.ipynb #e2548784
 def contrastive_gradients(
     model: nn.Module, # views to projections
-    views: Float[Tensor, "n 3 size size"], # of the whole batch
+    views: Float[Tensor, "n channels size size"], # of the whole batch
     loss_fn: Callable[[Float[Tensor, "n d"]], Float[Tensor, ""]], # of all projections
     chunks: int = 1, # parts of nearly equal size that are encoded one at a time; 1: all at once, one forward pass
     backward: Callable[[Tensor], None] = Tensor.backward, # of the loss, where it is to be scaled
@@ -301,6 +513,7 @@ def contrastive_gradients(
     clock: Callable[[str], Any] = nullcontext, # context that times its part of the step
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "n d"]]: # loss, projections; both detached
     "Add the gradient of a contrastive loss to the model's parameters, encoding a chunk at a time (GradCache, arXiv 2101.06983). Running statistics are updated once."
+    chunks = whole_number("chunks", chunks, 1, max(1, len(views)))
     if chunks == 1:
         with clock("encoder"): z = model(views)
         with clock("loss"): loss = loss_fn(z)
@@ -324,11 +537,13 @@ def _part(n: int, share: tuple[int, int]) -> slice:
     k, of = share
     return slice(k * (n // of) + min(k, n % of), (k + 1) * (n // of) + min(k + 1, n % of))
 
-def _views(config: PretrainConfig, images: Tensor, stream: str, step: int, share: tuple[int, int], views: int) -> Float[Tensor, "n 3 size size"]:
+def _views(config: PretrainConfig, images: Tensor, stream: str, step: int, share: tuple[int, int], views: int) -> Float[Tensor, "n channels size size"]:
     "Views of this process's images, as the one process would have drawn them that has the whole batch."
-    if config.precision == "float64": images = images.double() / 255
     among = _part(config.batch_size, share).start, config.batch_size
-    return config.augment(images, generator(config.seed, stream, step), views, among)
+    draws = generator(config.seed, stream, step)
+    if not isinstance(config.augment, SimCLRViews): return config.augment(images, draws, views, among).to(_dtype(config))
+    if config.precision == "float64": images = images.double() / 255
+    return config.augment(images, draws, views, among)
 
 # %% ../nbs/33_training.ipynb #20618f9a
 class _Sum(torch.autograd.Function):
@@ -378,6 +593,8 @@ def measure(
     strategy: Resampler | None = None, # edits the pairs; None drops none
 ) -> dict[str, float]: # positive, negative, alignment, uniformity, effective_rank, dropped
     "What the projections of a batch look like; at most 256 of its images are looked at."
+    views = whole_number("views", views)
+    if z.ndim != 2 or not len(z) or len(z) % views: raise ValueError(f"z: expected (views x images, dimension) with {views} views, got {tuple(z.shape)}")
     N = len(z) // views
     first = lambda x: x.view(-1, N, x.shape[1])[:, :256].flatten(0, 1)
     z, guide = F.normalize(first(z.float()), dim=1), None if guide is None else first(guide)
@@ -499,12 +716,19 @@ def _accelerator(config: PretrainConfig, folder: Path | None):
     return Accelerator(cpu=device.type == "cpu", mixed_precision=precision if precision in ("bf16", "fp16") else "no", log_with=_tracker(config.tracker, folder), project_dir=folder)
 
 # %% ../nbs/33_training.ipynb #80a98ca9
+_LOG = logging.getLogger(__name__)
+
+def _say(shown: bool, text: str) -> None:
+    "Tell what happened: to the log of this module, and above the bar where there is one."
+    _LOG.info(text)
+    if shown: tqdm.write(text, file=sys.stderr)
+
 _FREE = ("device", "workers", "checkpoint_every", "checkpoint_minutes", "keep_every", "log_every", "tracker") # settings that a resumed run may change
 
 class _Run:
     "A training run between two steps."
     def __init__(self, config: PretrainConfig, data: ImageSet, guide: Guide | None, folder: Path | None, clock: bool, progress: bool):
-        self.config, self.folder, self.strategy = config, folder, parse_strategy(config.strategy)
+        self.folder, self.strategy, self.source = folder, parse_strategy(config.strategy), data
         if len(data) < config.batch_size: raise ValueError(f"batch_size: {config.batch_size} is larger than the data set, which has {len(data)} images. Use a smaller batch")
         self.accelerator = accelerator = _accelerator(config, folder)
         self.device, self.share = accelerator.device, (accelerator.process_index, accelerator.num_processes)
@@ -513,16 +737,31 @@ class _Run:
         self.guidance = _guidance(self.strategy, guide, data, self.device, self.progress)
         self.per_epoch = len(self.guidance.usable) // config.batch_size
         if self.per_epoch == 0: raise ValueError(f"batch_size: {config.batch_size} is larger than the data set, of which {len(self.guidance.usable)} images have a guide row. Use a smaller batch")
-        self.facts = dict(config=json.loads(json.dumps(asdict(config))), data=data.fingerprint, data_name=data.name, guide=guide.name if self.strategy.needs_guide else None)
+        self.config = config = _with_views(config, data, self.guidance.usable)
         self.data, self.sample, self.shown = _near(data, self.device), _labelled_sample(data, self.guidance.usable, config.seed), None
         self.loss_fn = _LOSSES[config.loss](config.temperature, self.strategy, config.views)
-        model = build_model(config, config.augment.size).to(self.device, _dtype(config), memory_format=torch.channels_last).train()
+        self.step, self.steps, self.history, self.losses, self.measures, self.seconds = 0, config.epochs * self.per_epoch, [], [], [], 0.0
+        self.skipped, self.known, self.moved = 0, {}, False
+        self._build(guide)
+
+    def _build(self, guide: Guide | None) -> None:
+        "Make model, optimizer and what a checkpoint says of the run."
+        config = self.config
+        channels = config.augment.channels if isinstance(config.augment, _OwnViews) else getattr(self.source, "channels", 3)
+        resumes = self.folder is not None and bool(checkpoints(self.folder))
+        model = build_model(_architecture(config) if resumes else config, config.augment.size, channels)
+        model = model.to(self.device, _dtype(config), memory_format=torch.channels_last).train()
         if self.share[1] > 1: model = _synchronize(model)
         self.model, self.optimizer = model, build_optimizer(model, config.optimizer, config.lr, config.weight_decay)
-        self.step, self.steps, self.history, self.losses, self.measures, self.seconds = 0, config.epochs * self.per_epoch, [], [], [], 0.0
+        self.facts = dict(
+            config=_settings(config), data=self.source.fingerprint, data_name=self.source.name,
+            guide=guide.name if self.strategy.needs_guide else None, channels=channels, per_epoch=self.per_epoch)
 
     def prepare(self) -> None:
         "Wrap the model, once its weights are the right ones."
+        encoder = self.model.encoder
+        for name in ("mean", "std"):
+            if hasattr(encoder, name): self.facts[name] = getattr(encoder, name).flatten().tolist()
         self.trained, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         if self.config.compile: self.trained.compile()
         if self.facts.get("scaler"): self.accelerator.scaler.load_state_dict(self.facts["scaler"])
@@ -534,19 +773,22 @@ class _Run:
 def _near(data: ImageSet, device: torch.device) -> ImageSet:
     "The data set, in the memory of a GPU where it takes at most a quarter of what is free."
     if device.type != "cuda" or not isinstance(data, TensorSet): return data
-    return data.to(device) if 4 * data.images.numel() <= torch.cuda.mem_get_info(device)[0] else data
+    return data.to(device) if _fits(device, data.images.numel()) else data
 
 def _labelled_sample(data: ImageSet, usable: Int64[Tensor, "n"], seed: int) -> Int64[Tensor, "m"] | None:
     "Numbers of up to 2,000 labelled images, at most a tenth of the data and 256 MiB; None where that is fewer than 20, or of one class."
     labelled = usable[data.labels[usable] >= 0]
-    most = min(2000, len(usable) // 10, 2**28 // (3 * data.size**2))
+    most = min(2000, len(usable) // 10, 2**28 // (getattr(data, "channels", 3) * data.size**2))
     chosen = labelled[torch.randperm(len(labelled), generator=generator(seed, "neighbours"))[:most]]
     return chosen if len(chosen) >= 20 and len(data.labels[chosen].unique()) > 1 else None
 
 # %% ../nbs/33_training.ipynb #1fe7bf7d
 def _neighbours(run: _Run) -> float:
-    "The online kNN accuracy of a run. The sample is read once and kept."
-    if run.shown is None: run.shown = list(batches(run.data, 250, among=run.sample, workers=run.config.workers))
+    "The online kNN accuracy of a run. The sample is read once and kept; NaN where hardly any of it can be read."
+    if run.shown is None:
+        read = batches(run.data, 250, among=run.sample, workers=run.config.workers)
+        run.shown = [batch for batch in read if len(batch.numbers)]
+    if sum(len(batch.numbers) for batch in run.shown) < 2: return math.nan
     size, dtype = run.config.augment.size, _dtype(run.config)
     run.model.eval()
     with run.accelerator.autocast(), torch.no_grad():
@@ -555,12 +797,17 @@ def _neighbours(run: _Run) -> float:
     return _neighbours_right(torch.cat(h), torch.cat([b.labels for b in run.shown]).to(run.device))
 
 # %% ../nbs/33_training.ipynb #9a86cb1d
-def _step_views(run: _Run, batch: Batch) -> Float[Tensor, "n 3 size size"]:
+def _step_views(run: _Run, batch: Batch) -> Float[Tensor, "n channels size size"]:
     "The views of a step, view-major: of the images, or of the images and, last, one of each image's neighbour."
     config, neighbours = run.config, batch.companions
     views = _views(config, batch.images, "views", run.step, run.share, config.views - (neighbours is not None))
     if neighbours is not None: views = torch.cat([views, _views(config, neighbours, "neighbours' views", run.step, run.share, 1)])
-    return views.contiguous(memory_format=torch.channels_last)
+    return views.to(run.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+
+def _chunks(config: PretrainConfig, processes: int) -> int:
+    "Into how many parts each process cuts its views: as many in all of them."
+    most = config.views * -(-config.batch_size // processes)
+    return -(-most // (config.chunk or most))
 
 def _one_step(run: _Run, batch: Batch) -> None:
     "Train on the own share of a batch."
@@ -570,44 +817,100 @@ def _one_step(run: _Run, batch: Batch) -> None:
     with clock("views"): views = _step_views(run, batch)
     with clock("guide"): guide = run.guidance.rows(batch.numbers, views)
     run.optimizer.zero_grad()
-    most = config.views * -(-config.batch_size // run.share[1])  # of all processes, so that all have as many chunks
-    chunks = -(-most // (config.chunk or most))
     def told(z): return z.detach() if run.guidance.own else guide
-    loss, z = contrastive_gradients(run.trained, views, lambda z: run.loss_fn(z, told(z)), chunks, run.accelerator.backward, lambda: run.accelerator.no_sync(run.trained), clock)
-    with clock("optimizer"): run.optimizer.step()
+    def loss_fn(z): return run.loss_fn(z, told(z))
+    def no_sync(): return run.accelerator.no_sync(run.trained)
+    loss, z = contrastive_gradients(run.trained, views, loss_fn, _chunks(config, run.share[1]), run.accelerator.backward, no_sync, clock)
+    with clock("optimizer"):
+        # the gradients of all chunks and processes are added up by now; accelerate takes fp16's scale off first
+        norm = None if config.clip_norm is None else run.accelerator.clip_grad_norm_(run.trained.parameters(), config.clip_norm)
+        run.optimizer.step()
     run.losses.append(loss)
     if run.accelerator.is_main_process and (len(run.losses) - 1) % config.log_every == 0:
         with clock("measure"):
-            run.measures.append(measure(z, config.views, told(z), run.strategy))
-            run.accelerator.log(dict(epoch=run.step / run.per_epoch, loss=loss.item(), lr=factor * config.lr) | run.measures[-1], step=run.step)
+            found = measure(z, config.views, told(z), run.strategy)
+            if norm is not None and norm.isfinite(): found["gradient_norm"] = norm.item()  # fp16 may overflow; its scale is then lowered
+            run.measures.append(found)
+            run.accelerator.log(dict(epoch=run.step / run.per_epoch, loss=loss.item(), lr=factor * config.lr) | found, step=run.step)
     run.step += 1
+
+# %% ../nbs/33_training.ipynb #5d330021
+def _enough(run: _Run, batch: Batch) -> bool:
+    "Can this step be taken, by all processes?"
+    if isinstance(run.data, TensorSet): return True
+    images, processes = len(batch.numbers), run.share[1]
+    if processes > 1:
+        fewest = torch.tensor(images, device=run.device)
+        dist.all_reduce(fewest, op=dist.ReduceOp.MIN)
+        images = int(fewest)
+    chunks = _chunks(run.config, processes)
+    needed = 2 if processes == 1 else 1
+    return images >= max(needed, -(-2 * chunks // run.config.views) if chunks > 1 else 1)
+
+def _met(run: _Run, most: int = 1000) -> dict[str, str]:
+    "Images that this process could not read, by id, and why; those of before an interruption, too."
+    here = {run.source.ids[number]: why for number, why in dict(getattr(run.source, "unreadable", {})).items()}
+    return dict(list((run.known | here).items())[:most])
+
+def _unreadable(run: _Run) -> dict[str, str]:
+    "What could not be read in any process."
+    found = _met(run, len(run.source))
+    if run.share[1] == 1: return found
+    everywhere = [None] * run.share[1]
+    dist.all_gather_object(everywhere, found)
+    return {name: why for of_process in everywhere for name, why in of_process.items()}
 
 # %% ../nbs/33_training.ipynb #89027bfc
 def _epoch_batches(run: _Run, epoch: int) -> Iterator[Batch]:
-    "The own shares of what is left of an epoch's batches."
-    config, order = run.config, generator(run.config.seed, "order", epoch)
-    return batches(run.data, config.batch_size, among=run.guidance.usable, generator=order, drop_last=True, device=run.device, workers=config.workers, skip=run.step % run.per_epoch, share=run.share, companion=run.guidance.neighbours)
+    "The own shares of what is left of an epoch's batches; an empty one where nothing could be read."
+    config, done = run.config, run.step % run.per_epoch
+    device = torch.device("cpu") if isinstance(config.augment, _OwnViews) else run.device  # where the views are made
+    found = batches(
+        run.data, config.batch_size, among=run.guidance.usable, generator=generator(config.seed, "order", epoch), drop_last=True, device=device,
+        workers=config.workers, skip=done, share=run.share, companion=run.guidance.neighbours)
+    return found if isinstance(run.data, TensorSet) else _with_empty_ones(run, found, epoch, done)
+
+def _with_empty_ones(run: _Run, found: Iterator[Batch], epoch: int, done: int) -> Iterator[Batch]:
+    "The loader leaves out a batch of which nothing could be read. Put an empty one in its place: steps count batches, and other processes wait."
+    usable, due = run.guidance.usable, done
+    order = usable[torch.randperm(len(usable), generator=generator(run.config.seed, "order", epoch))]
+    batch_of = torch.zeros(len(run.data), dtype=torch.int64)
+    batch_of[order] = torch.arange(len(order)) // run.config.batch_size
+    nothing = torch.empty(0, getattr(run.source, "channels", 3), run.source.size, run.source.size, dtype=torch.uint8)
+    empty = Batch(order[:0], nothing, run.source.labels[order[:0]], None if run.guidance.neighbours is None else nothing)
+    for batch in found:
+        if not len(batch.numbers): continue
+        place = int(batch_of[batch.numbers[0]])
+        yield from [empty] * (place - due)
+        yield batch
+        due = place + 1
+    yield from [empty] * (run.per_epoch - due)
 
 # %% ../nbs/33_training.ipynb #e0649037
-def _one_epoch(run: _Run, bar: tqdm, pressed: list) -> None:
+def _one_epoch(run: _Run, bar: tqdm, seen: list) -> None:
     "Train to the end of the epoch, from where the run stands in it."
     config, epoch, before, start = run.config, run.step // run.per_epoch, run.step, time.perf_counter()
     for batch in run.clock.waiting(_epoch_batches(run, epoch)):
-        _one_step(run, batch)
-        if bar.update(config.batch_size): bar.set_postfix(loss=f"{run.losses[-1].item():.3f}", epoch=f"{epoch + 1}/{config.epochs}")
-        if ended := run.step % run.per_epoch == 0: _end_epoch(run, epoch + 1, (run.step - before) * config.batch_size / (time.perf_counter() - start))
-        interrupted = _anywhere(run, pressed)
-        if interrupted or (ended and ((epoch + 1) % config.checkpoint_every == 0 or run.step == run.steps)) or time.perf_counter() - run.saved > 60 * config.checkpoint_minutes: _save(run)
-        if interrupted: raise KeyboardInterrupt
+        if _enough(run, batch): _one_step(run, batch)
+        else: run.step, run.skipped = run.step + 1, run.skipped + 1
+        if bar.update(config.batch_size) and run.losses: bar.set_postfix(loss=f"{run.losses[-1].item():.3f}", epoch=f"{epoch + 1}/{config.epochs}")
+        ended = run.step % run.per_epoch == 0
+        if ended: _end_epoch(run, epoch + 1, (run.step - before) * config.batch_size / (time.perf_counter() - start))
+        signum = _stop_asked(run, seen)
+        due = ended and ((epoch + 1) % config.checkpoint_every == 0 or run.step == run.steps)
+        if signum or due or time.perf_counter() - run.saved > 60 * config.checkpoint_minutes: _save(run)
+        if signum: raise Interrupted(signum)
 
 # %% ../nbs/33_training.ipynb #312e75c5
 def _end_epoch(run: _Run, epoch: int, speed: float) -> None:
     "Make the epoch's entry in the history."
+    if not run.losses: raise ValueError(f"data: of no batch of epoch {epoch} could two images be read. Check the files of {run.source.name}")
     entry = dict(epoch=epoch, loss=torch.stack(run.losses).cpu().double().mean().item(), lr=run.optimizer.param_groups[0]["lr"])
     if run.accelerator.is_main_process:
         entry |= pd.DataFrame(run.measures).mean().to_dict()
         if run.sample is not None:
-            with run.clock("measure"): entry["knn"] = _neighbours(run)
+            with run.clock("measure"): right = _neighbours(run)
+            if math.isfinite(right): entry["knn"] = right
         run.accelerator.log({k: v for k, v in entry.items() if k == "knn"} | dict(images_per_second=speed), step=run.step)
     run.history.append(entry | dict(images_per_second=round(speed, 1)))
     run.losses, run.measures = [], []
@@ -616,37 +919,76 @@ def _end_epoch(run: _Run, epoch: int, speed: float) -> None:
 # %% ../nbs/33_training.ipynb #150d5844
 def _save(run: _Run) -> None:
     "Write a checkpoint, and remove those that are no longer needed."
+    _write(run)
+    if run.folder is None or not run.accelerator.is_main_process: return
+    chosen = run.config.keep_every and run.config.keep_every * run.per_epoch
+    for path in checkpoints(run.folder)[:-2]:
+        if not (chosen and _step_of(path) % chosen == 0): path.unlink()
+
+def _write(run: _Run) -> None:
+    "Write a checkpoint."
     now = time.perf_counter()
     run.seconds, run.started, run.saved = run.seconds + now - run.started, now, now
     if run.folder is None or not run.accelerator.is_main_process: return
     if not all(v.isfinite().all() for v in run.model.state_dict().values()): raise FloatingPointError(_diverged(run, "weights are NaN or infinite"))
     scaler = run.accelerator.scaler
-    facts = run.facts | dict(step=run.step, history=run.history, losses=torch.stack(run.losses).tolist() if run.losses else [], measures=run.measures, seconds=run.seconds, scaler=scaler and scaler.state_dict())
+    facts = run.facts | dict(
+        step=run.step, history=run.history, losses=torch.stack(run.losses).tolist() if run.losses else [], measures=run.measures,
+        seconds=run.seconds, scaler=scaler and scaler.state_dict(), skipped=run.skipped, unreadable=_met(run))
     save_checkpoint(run.folder / f"checkpoint-{run.step}.safetensors", run.model, run.optimizer, facts)
-    chosen = run.config.keep_every and run.config.keep_every * run.per_epoch
-    for path in checkpoints(run.folder)[:-2]:
-        if not (chosen and _step_of(path) % chosen == 0): path.unlink()
 
 # %% ../nbs/33_training.ipynb #3d3fff2f
+_FIXED = ("encoder", "width", "projection", "optimizer") # settings that no resumed run may change
+
+def _compared(facts: dict) -> dict[str, Any]:
+    "What must be equal for a run to go on as the same one."
+    defaults = json.loads(json.dumps(asdict(PretrainConfig())))  # of settings that are newer than the checkpoint
+    settings = {k: v for k, v in (defaults | facts["config"]).items() if k not in _FREE}
+    return settings | dict(data=facts["data"], guide=facts["guide"], channels=facts.get("channels", 3))
+
+def _check_same_run(run: _Run, facts: dict, allow_changes: bool) -> None:
+    "Raises `ValueError` for a checkpoint of another run, or for changes that weights or optimizer state do not survive."
+    try: there, here = _compared(facts), _compared(run.facts)
+    except (KeyError, TypeError): raise ValueError(f"folder: the checkpoints in {str(run.folder)!r} are not those of a run. Use another folder") from None
+    changed = {k: f"{k} was {there.get(k)!r}, is {here.get(k)!r}" for k in there | here if there.get(k) != here.get(k)}
+    if changed and not allow_changes:
+        raise ValueError(f"folder: {str(run.folder)!r} holds a run with other settings ({'; '.join(changed.values())}). Use another folder, the same settings, or allow_changes=True to go on with the new ones")
+    if fixed := [changed[k] for k in (*_FIXED, "channels") if k in changed]:
+        raise ValueError(f"folder: {str(run.folder)!r} holds a run whose weights or optimizer state would not survive the change ({'; '.join(fixed)}). Use another folder, or the same values for these")
+
+def _place(run: _Run, facts: dict) -> int:
+    "The step at which the run goes on, in steps of its own size."
+    old = facts.get("per_epoch")
+    if old is None and facts["data"] == run.facts["data"]: old = len(run.guidance.usable) // facts["config"]["batch_size"]
+    if old is None or old == run.per_epoch: return facts["step"]
+    epochs, begun = divmod(facts["step"], old)
+    images = begun * facts["config"]["batch_size"]
+    return epochs * run.per_epoch + min(images // run.config.batch_size, run.per_epoch - 1)
+
 def _resume(run: _Run, allow_changes: bool) -> None:
     "Go on from the newest checkpoint in the run's folder, if there is one; refuse that of another run."
     if not (run.folder and checkpoints(run.folder)): return
     facts, tensors = read_checkpoint(run.folder)
-    defaults = json.loads(json.dumps(asdict(PretrainConfig())))  # of settings that are newer than the checkpoint
-    there, here = ({k: v for k, v in (defaults | f["config"]).items() if k not in _FREE} | dict(data=f["data"], guide=f["guide"]) for f in (facts, run.facts))
-    changed = [f"{k} was {there.get(k)!r}, is {here.get(k)!r}" for k in there | here if there.get(k) != here.get(k)]
-    if changed and not allow_changes:
-        raise ValueError(f"folder: {str(run.folder)!r} holds a run with other settings ({'; '.join(changed)}). Use another folder, the same settings, or allow_changes=True to go on with the new ones")
+    _check_same_run(run, facts, allow_changes)
     _restore(tensors, run.model, run.optimizer)
-    run.step, run.history, run.measures, run.seconds = facts["step"], facts["history"], facts["measures"], facts["seconds"]
+    _normalize_as(run.model.encoder, facts)
+    run.step, run.history, run.measures, run.seconds = _place(run, facts), facts["history"], facts["measures"], facts["seconds"]
+    run.moved = run.step != facts["step"]
     run.losses = list(torch.tensor(facts["losses"], dtype=_dtype(run.config), device=run.device).unbind())
-    run.facts["scaler"] = facts["scaler"]
+    if run.step % run.per_epoch == 0: run.losses, run.measures = [], []  # less than one of the new batches was done
+    run.facts["scaler"], run.skipped, run.known = facts["scaler"], facts.get("skipped", 0), facts.get("unreadable", {})
+    name = f"{run.folder / 'checkpoint'}-{facts['step']}.safetensors"
+    if run.step >= run.steps: return _say(run.progress, f"finished: {name} is at step {run.step} of {run.steps}; nothing is left to train")
+    was = f" (step {facts['step']} there, of other batches)" if run.moved else ""
+    _say(run.progress, f"resumed from {name}: step {run.step} of {run.steps}{was}, in epoch {run.step // run.per_epoch + 1} of {run.config.epochs}")
 
 # %% ../nbs/33_training.ipynb #4edfe1a0
 def _tidy(run: _Run) -> None:
-    "Remove what a killed process left half-written, and newer checkpoints that could not be read."
-    newer = [path for path in checkpoints(run.folder) if _step_of(path) > run.step]
-    for path in [*run.folder.glob(".*.part"), *newer]: path.unlink(missing_ok=True)
+    "Remove what a killed process left half-written, and newer checkpoints: those that could not be read, or count steps of another size."
+    remove_leftovers(run.folder)
+    if run.moved: _write(run)  # before the one that it came from goes
+    for path in checkpoints(run.folder):
+        if _step_of(path) > run.step: path.unlink(missing_ok=True)
 
 # %% ../nbs/33_training.ipynb #c5d57f8d
 def _diverged(run: _Run, what: str) -> str:
@@ -656,7 +998,7 @@ def _diverged(run: _Run, what: str) -> str:
 
 # %% ../nbs/33_training.ipynb #d8248cc8
 @contextmanager
-def _explained(run: _Run, pressed: list):
+def _explained(run: _Run, seen: list):
     "Inside the block errors of a step say what they mean."
     config = run.config
     try: yield
@@ -667,29 +1009,61 @@ def _explained(run: _Run, pressed: list):
             raise MemoryError(f"step {run.step}: out of memory with {config.views} views of {config.batch_size} images of {config.augment.size} pixels, in {run.share[1]} process(es), {config.chunk or 'all'} views encoded at a time. "
                               f"Set chunk (e.g. {max(2, (config.chunk or config.views * config.batch_size // run.share[1]) // 4)}), which keeps the contrastive batch; or precision bf16, a smaller batch_size, more processes ({text.splitlines()[0] if text else type(e).__name__})") from e
         if "DataLoader worker" in text:
-            if pressed:  # Ctrl-C reaches the workers, too
+            if not seen: time.sleep(0.5)  # signals reach the workers, too, and perhaps first
+            if seen:
                 _save(run)
-                raise KeyboardInterrupt from e
+                raise Interrupted(seen[0]) from e
             raise RuntimeError(f"step {run.step}: a process that decodes images died, mostly for lack of memory. Use fewer workers, or workers=0 to see its error ({text.splitlines()[0]})") from e
         raise
 
 # %% ../nbs/33_training.ipynb #6671b3ab
-@contextmanager
-def _interruptible():
-    "Yields a list that is empty until Ctrl-C is pressed; another press interrupts at once."
-    pressed, main = [], threading.current_thread() is threading.main_thread()  # no other thread may handle signals
-    def note(number, frame):
-        if pressed and time.monotonic() - pressed[0] > 1: raise KeyboardInterrupt  # sooner it is the same press, handed on by a launcher
-        pressed.append(time.monotonic())
-    before = signal.signal(signal.SIGINT, note) if main else None
-    try: yield pressed
-    finally:
-        if main: signal.signal(signal.SIGINT, before)
+def _stop_asked(run: _Run, seen: list) -> int:
+    "The signal that asked any process to stop, 0 for none. All must stop after the same step."
+    signum = seen[0] if seen else 0
+    if run.share[1] == 1: return signum
+    largest = torch.tensor(signum, device=run.device)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return int(largest)
 
-def _anywhere(run: _Run, pressed: list) -> bool:
-    "Was Ctrl-C pressed in any process? All must stop after the same step."
-    if run.share[1] == 1: return bool(pressed)
-    return bool(run.accelerator.reduce(torch.tensor(len(pressed), device=run.device), "sum").item())
+# %% ../nbs/33_training.ipynb #5d330030
+def _folder_of(folder: str | os.PathLike | None) -> Path | None:
+    "The folder of a run. Raises `ValueError` for what cannot be one."
+    if folder is None: return None
+    if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder): raise ValueError(f"folder: expected a path, or None to write nothing, got {folder!r}")
+    if Path(folder).exists() and not Path(folder).is_dir(): raise ValueError(f"folder: {str(folder)!r} is a file. Choose a folder")
+    return Path(folder)
+
+def _check_arguments(config: PretrainConfig, data: ImageSet, guide: Guide | None) -> None:
+    "Raises `ValueError` for arguments of another kind."
+    if not isinstance(config, PretrainConfig): raise ValueError(f"config: expected a PretrainConfig, got {type(config).__name__}")
+    for name in ("batch", "labels", "fingerprint"):
+        if not hasattr(data, name): raise ValueError(f"data: expected a data set such as `load_data(...).train`, got {type(data).__name__}, which has no {name}")
+    if guide is not None and not hasattr(guide, "per_view"): raise ValueError(f"guide: expected a guide, an EmbeddingCache or None, got {type(guide).__name__}")
+
+@contextmanager
+def _alone(run: _Run) -> Iterator[None]:
+    "Inside the block no other run works in the folder."
+    if run.folder is None or not run.accelerator.is_main_process:
+        yield
+        return
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with sole_owner(run.folder): yield
+
+def _announce(run: _Run, data: ImageSet) -> None:
+    "Say what is left out, or not known."
+    without = len(data) - len(run.guidance.usable)
+    if without: _say(run.progress, f"{without:,} of {len(data):,} images have no guide row and are left out")
+    if run.guidance.unknown: _say(run.progress, f"the guide knows nothing about {run.guidance.unknown} images: their pairs stay those of SimCLR")
+
+def _record(run: _Run, command: str, data: ImageSet, guide: Guide | None) -> None:
+    "Write the run's record, and say what could not be read."
+    unreadable = _unreadable(run)
+    if unreadable: _say(run.progress, f"{len(unreadable):,} images could not be read and were left out: {', '.join(list(unreadable)[:5])}{', …' if len(unreadable) > 5 else ''}")
+    if run.skipped: _say(run.progress, f"{run.skipped:,} steps were left out, as too few images of their batches could be read")
+    if run.folder is None or not run.accelerator.is_main_process: return
+    left_out = dict(unreadable=dict(list(unreadable.items())[:1000]), unreadable_images=len(unreadable), skipped_steps=run.skipped, without_guide_row=len(data) - len(run.guidance.usable))
+    config = run.facts["config"] | dict(data=data.name, guide=guide.name if guide else None, processes=run.share[1]) | left_out
+    save_record(run.folder / "record.json", command, config, run.history, run.seconds)
 
 # %% ../nbs/33_training.ipynb #90b0d7fb
 def pretrain(
@@ -705,18 +1079,22 @@ def pretrain(
     """Train an encoder with a guided contrastive loss, in one process or in all that were launched.
 
     Raises `ValueError` where data, guide and configuration do not fit, before anything is trained; `FloatingPointError` where the run diverges, `MemoryError` where memory does not suffice, `OSError` where a checkpoint cannot be written.
-    Ctrl-C finishes the step, writes a checkpoint and raises `KeyboardInterrupt`."""
-    run = _Run(config, data, guide, Path(folder) if folder else None, profile, progress)
-    _resume(run, allow_changes)
-    run.prepare()
-    if run.folder and run.accelerator.is_main_process: _tidy(run)
-    bar = tqdm(total=run.steps * config.batch_size, initial=run.step * config.batch_size, unit=" images", unit_scale=True, desc=config.strategy, disable=not run.progress, mininterval=0.5)
-    try:
-        with bar, _interruptible() as pressed, _explained(run, pressed):
-            while run.step < run.steps: _one_epoch(run, bar, pressed)
-    finally:
-        for tracker in run.accelerator.trackers: tracker.finish()
-    if run.folder and run.accelerator.is_main_process: save_record(run.folder / "record.json", command, run.facts["config"] | dict(data=data.name, guide=guide and guide.name, processes=run.share[1]), run.history, run.seconds)
+    Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 finish the step, write a checkpoint and raise `core.Interrupted`, a `KeyboardInterrupt` that knows its signal."""
+    _check_arguments(config, data, guide)
+    run = _Run(config, data, guide, _folder_of(folder), profile, progress)
+    with _alone(run):
+        _resume(run, allow_changes)
+        run.prepare()
+        if run.folder and run.accelerator.is_main_process: _tidy(run)
+        _announce(run, data)
+        batch, strategy = config.batch_size, config.strategy
+        bar = tqdm(total=run.steps * batch, initial=run.step * batch, unit=" images", unit_scale=True, desc=strategy, disable=not run.progress, mininterval=0.5)
+        try:
+            with bar, stop_signals() as seen, _explained(run, seen):
+                while run.step < run.steps: _one_epoch(run, bar, seen)
+        finally:
+            for tracker in run.accelerator.trackers: tracker.finish()
+        _record(run, command, data, guide)
     run.accelerator.wait_for_everyone()
     return PretrainResult(run.accelerator.unwrap_model(run.trained, keep_fp32_wrapper=False), run.history, run.seconds, run.clock.table() if profile else None)
 
@@ -728,76 +1106,117 @@ class DryRun:
     guide_hours: float # of the guide's embeddings before it, where they are not cached yet
     memory: float # GiB: the peak on the GPU, or what this process uses
     breakdown: pd.DataFrame # milliseconds a step and share, by part
+    steps: int = 0 # that were measured
 
     def __str__(self) -> str:
-        duration = lambda hours: f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+        def duration(hours): return f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
         guide = f" after {duration(self.guide_hours)} for the guide's embeddings" if self.guide_hours else ""
-        return f"{duration(self.hours)}{guide}, {self.memory:.1f} GiB\n{self.breakdown.assign(share=self.breakdown.share.map('{:.1%}'.format)).round(2).to_string()}"
+        table = self.breakdown.assign(share=self.breakdown.share.map("{:.1%}".format)).round(2).to_string()
+        return f"{duration(self.hours)}{guide}, {self.memory:.1f} GiB, from {self.steps} steps that were measured\n{table}"
 
 # %% ../nbs/33_training.ipynb #0d054387
+_PATIENCE = 10.0 # seconds that each part of a dry run may take, one step more or less
+
+def _measured_guide(guide: Guide, data: ImageSet, numbers: Int64[Tensor, "n"]) -> tuple[EmbeddingCache, float]:
+    "Rows for some of the images, as many of them real as the time allows and then the same again; and the seconds that one row takes."
+    rows, start = [], time.perf_counter()
+    for part in numbers.split(64):
+        rows.append(guide.embed(data.subset(part), progress=False))
+        if time.perf_counter() - start > _PATIENCE: break
+    rows = torch.cat(rows)
+    seconds = (time.perf_counter() - start) / len(rows)
+    return EmbeddingCache(rows[torch.arange(len(numbers)) % len(rows)], guide.name, data.subset(numbers).fingerprint), seconds
+
+def _small_part(config: PretrainConfig, data: ImageSet, guide: Guide | None) -> tuple[ImageSet, Guide | None, float]:
+    "As much of the data as a dry run needs where the guide looks at it before training, the guide for it, and the hours of the guide for all of it."
+    strategy = parse_strategy(config.strategy)
+    if guide is None or isinstance(guide, SelfGuide) or not strategy.needs_guide: return data, guide, 0.0
+    if isinstance(guide, EmbeddingCache):
+        if not strategy.needs_neighbours: return data, guide, 0.0
+        guide.check(data)
+        everything = torch.arange(len(data))
+        numbers = everything[~torch.isin(everything, guide.missing)][:4 * config.batch_size]
+        part = data.subset(numbers)
+        return part, EmbeddingCache(guide[numbers], guide.name, part.fingerprint), 0.0
+    if strategy.needs_per_view and not strategy.needs_neighbours: return data, guide, 0.0
+    numbers = torch.arange(min(len(data), 4 * config.batch_size))
+    cache, seconds = _measured_guide(guide, data, numbers)
+    return data.subset(numbers), guide if strategy.needs_per_view else cache, seconds * len(data) / 3600
+
+def _measured_steps(run: _Run, steps: int) -> tuple[int, float]:
+    "Take some steps that do not count, then up to so many that do; how many these were, and the seconds that they took."
+    def endless():
+        epoch = 0
+        while True:
+            yield from _epoch_batches(run, epoch)
+            epoch += 1
+    stream, taken, seconds = endless(), 0, 0.0
+    for most in (3, steps):
+        run.clock, start, taken = Clock(run.device), time.perf_counter(), 0
+        for taken in range(1, most + 1):
+            with run.clock("wait for data"): batch = next(stream)
+            if _enough(run, batch): _one_step(run, batch)
+            else: run.step += 1
+            seconds = time.perf_counter() - start
+            if seconds > _PATIENCE: break
+        run.clock.steps = taken
+    return taken, seconds
+
 def dry_run(
     config: PretrainConfig, # the run
     data: ImageSet, # its images
     guide: Guide | None = None, # its guide
-    steps: int = 20, # steps to measure, after three that are not
+    steps: int = 20, # steps to measure, after three that are not; fewer where the run has fewer, or ten seconds are over
 ) -> DryRun:
     "Measure some steps and predict the run. Nothing is written. Images from files may come faster at first than they will later, as the loader works ahead."
-    strategy, part, guide_hours = parse_strategy(config.strategy), data, 0.0
-    if guide is not None and strategy.needs_guide and not strategy.needs_per_view and not isinstance(guide, (EmbeddingCache, SelfGuide)):
-        part, start = data.subset(torch.arange(min(len(data), 4 * config.batch_size))), time.perf_counter()
-        guide = EmbeddingCache.build(guide, part, progress=False)
-        guide_hours = (time.perf_counter() - start) * len(data) / len(part) / 3600
+    _check_arguments(config, data, guide)
+    steps = whole_number("steps", steps)
+    part, guide, guide_hours = _small_part(config, data, guide)
     run = _Run(replace(config, tracker="none"), part, guide, None, True, False)
     run.prepare()
-    on_gpu, epoch = run.device.type == "cuda", 0
+    on_gpu, planned = run.device.type == "cuda", config.epochs * max(1, len(data) // config.batch_size)
     if on_gpu: torch.cuda.reset_peak_memory_stats(run.device)
-    for counted in (3, steps):
-        run.clock, end, start = Clock(run.device), run.step + counted, time.perf_counter()
-        while run.step < end:
-            for batch in run.clock.waiting(_epoch_batches(run, epoch := epoch + 1)):
-                _one_step(run, batch)
-                if run.step == end: break
-    hours = (time.perf_counter() - start) / steps * config.epochs * (len(data) // config.batch_size) / 3600
+    measured, seconds = _measured_steps(run, min(steps, planned))
     from psutil import Process
     memory = torch.cuda.max_memory_allocated(run.device) if on_gpu else Process().memory_info().rss
-    return DryRun(hours, guide_hours, memory / 2**30, run.clock.table())
+    return DryRun(seconds / measured * planned / 3600, guide_hours, memory / 2**30, run.clock.table(), measured)
 
 # %% ../nbs/33_training.ipynb #a9a0603b
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
 def _small_stem(backbone: nn.Module) -> bool:
     "Is it a ResNet without the strided stem?"
     return isinstance(getattr(backbone, "maxpool", None), nn.Identity)
 
-def _size_arguments(config: PretrainConfig) -> dict[str, int]:
-    "What timm must be told about the size of the images."
+def _size_arguments(config: PretrainConfig, channels: int) -> dict[str, int]:
+    "What timm must be told about size and channels of the images."
     import timm
-    return dict(img_size=config.augment.size) if timm.get_pretrained_cfg(config.encoder).fixed_input_size else {}
+    size = dict(img_size=config.augment.size) if timm.get_pretrained_cfg(config.encoder).fixed_input_size else {}
+    return size if channels == 3 else size | dict(in_chans=channels)
 
 # %% ../nbs/33_training.ipynb #c6c2334f
-def _timm_config(config: PretrainConfig, backbone: nn.Module) -> dict:
+def _timm_config(config: PretrainConfig, encoder: nn.Module) -> dict:
     "What timm reads from config.json."
-    size = config.augment.size
-    return dict(architecture=config.encoder, num_classes=0, num_features=backbone.num_features, model_args=_size_arguments(config),
-                pretrained_cfg=dict(input_size=[3, size, size], mean=_MEAN, std=_STD, interpolation="bilinear", crop_pct=1.0, num_classes=0))
+    size, channels = config.augment.size, encoder.channels
+    mean, std = (getattr(encoder, name).flatten().tolist() for name in ("mean", "std"))
+    cfg = dict(input_size=[channels, size, size], mean=mean, std=std, interpolation="bilinear", crop_pct=1.0, num_classes=0)
+    return dict(architecture=config.encoder, num_classes=0, num_features=encoder.num_features, model_args=_size_arguments(config, channels), pretrained_cfg=cfg)
 
 # %% ../nbs/33_training.ipynb #d4e4f8a0
-def _loading_code(config: PretrainConfig, backbone: nn.Module) -> str:
+def _loading_code(config: PretrainConfig, backbone: nn.Module, channels: int) -> str:
     "Python that builds the backbone and loads `model.safetensors`, with torch and timm only."
     lines = ["import timm, torch", "from safetensors.torch import load_file"]
     if config.encoder == "convnet":
         w = config.width
         lines = lines[1:] + ["from torch import nn", "layer = lambda i, o, stride: [nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]",
-                             f"model = nn.Sequential(*layer(3, {w}, 2), *layer({w}, {2 * w}, 2), *layer({2 * w}, {4 * w}, 2), *layer({4 * w}, {8 * w}, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())"]
+                             f"model = nn.Sequential(*layer({channels}, {w}, 2), *layer({w}, {2 * w}, 2), *layer({2 * w}, {4 * w}, 2), *layer({4 * w}, {8 * w}, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())"]
     else:
-        lines.append(f"model = timm.create_model({config.encoder!r}, num_classes=0{''.join(f', {k}={v}' for k, v in _size_arguments(config).items())})")
+        lines.append(f"model = timm.create_model({config.encoder!r}, num_classes=0{''.join(f', {k}={v}' for k, v in _size_arguments(config, channels).items())})")
         if _small_stem(backbone):
             name, conv = ("conv1[0]", backbone.conv1[0]) if isinstance(backbone.conv1, nn.Sequential) else ("conv1", backbone.conv1)
-            lines.append(f"model.{name}, model.maxpool = torch.nn.Conv2d(3, {conv.out_channels}, 3, padding=1, bias=False), torch.nn.Identity()")
+            lines.append(f"model.{name}, model.maxpool = torch.nn.Conv2d({channels}, {conv.out_channels}, 3, padding=1, bias=False), torch.nn.Identity()")
     return "\n".join([*lines, 'model.load_state_dict(load_file("model.safetensors"))'])
 
 # %% ../nbs/33_training.ipynb #fccbc626
-def _card(facts: dict, config: PretrainConfig, code: str, results: dict[str, float]) -> str:
+def _card(facts: dict, config: PretrainConfig, code: str, results: dict[str, float], statistics: dict[str, list[float]]) -> str:
     "The model card."
     table = "\n".join(f"| {name} | {value:.1f} |" for name, value in results.items())
     return "\n".join([
@@ -805,21 +1224,85 @@ def _card(facts: dict, config: PretrainConfig, code: str, results: dict[str, flo
         f"# {config.encoder}, trained with {config.strategy}", "",
         f"Self-supervised features of `{config.encoder}` for images of {config.augment.size} x {config.augment.size} pixels, trained by [clip_help_simclr](https://github.com/clip-help-simclr/clip_help_simclr) for {facts['step']:,} steps of {config.batch_size} images.", "",
         f"- Data: {facts['data_name']} (fingerprint {facts['data'][:16]})", f"- Guide: {facts['guide'] or 'none'}" + (". If its captions or labels came from the classes, it knew what a probe asks for" if facts["guide"] else ""),
+        *([f"- Started from: {facts['config']['pretrained']}"] if facts["config"].get("pretrained") else []),
         f"- Last training loss: {facts['history'][-1]['loss']:.3f}" if facts["history"] else "- Not a whole epoch yet", "",
         *(["| test accuracy | % |", "|---|---|", table, ""] if results else []),
-        "## Use", "", "```python", code, "```", "", f"Features of images in [0, 1] are `model.eval()((images - mean) / std)`, with mean {_MEAN} and std {_STD} of the three channels.", "",
+        "## Use", "", "```python", code, "```", "", f"Features of images in [0, 1] are `model.eval()((images - mean) / std)`, with mean {_rounded(statistics['mean'])} and std {_rounded(statistics['std'])} of the {len(statistics['mean'])} channel(s).", "",
         "## Configuration", "", "```json", json.dumps(facts["config"], indent=1), "```", ""])
+
+def _rounded(values: list[float]) -> tuple[float, ...]:
+    "float32's digits."
+    return tuple(round(value, 7) for value in values)
+
+# %% ../nbs/33_training.ipynb #5d330040
+_MARK = re.compile(r"<!-- written by clip_help_simclr, ([0-9a-f]{16}) -->\n?")
+
+def _signed_card(text: str) -> str:
+    "A card that says who wrote it, and what."
+    return text + f"<!-- written by clip_help_simclr, {digest(text)[:16]} -->\n"
+
+def _signed_config(config: dict) -> str:
+    "The same for timm's configuration; timm reads past keys that it does not know."
+    return json.dumps(config | dict(written_by=f"clip_help_simclr, {digest(json.dumps(config))[:16]}"), indent=1) + "\n"
+
+def _is_ours(path: Path) -> bool:
+    "Did an export write this file, and nobody change it since?"
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as f: head, tensors = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
+            return head.get("written_by") == "clip_help_simclr" and head.get("digest") == digest_tensors(tensors)
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            config = json.loads(text)
+            said = config.pop("written_by", None)
+            return said == f"clip_help_simclr, {digest(json.dumps(config))[:16]}"
+        found = _MARK.search(text)
+        return found is not None and digest(text[:found.start()])[:16] == found[1] and found.end() == len(text)
+    except (OSError, ValueError, TypeError, AttributeError, SafetensorError): return False
+
+def _place_files(staged: Path, folder: Path) -> None:
+    "Move an export to its place, and remove a config.json of ours that no longer holds."
+    if not folder.exists(): return os.replace(staged, folder)
+    for name in ("model.safetensors", "config.json", "README.md"):
+        if (staged / name).exists(): os.replace(staged / name, folder / name)
+        elif (folder / name).exists(): (folder / name).unlink()
 
 # %% ../nbs/33_training.ipynb #5507ea90
 def export_encoder(
     checkpoint: str | os.PathLike, # a checkpoint of `pretrain`, or the folder of its run
     folder: str | os.PathLike, # where to; made where it is missing
     results: dict[str, float] | None = None, # accuracies in percent, for the card
+    overwrite: bool = False, # replace model.safetensors, config.json and README.md even where no export wrote them
 ) -> Path: # the folder
-    "Write the encoder as model.safetensors and README.md (a model card), and config.json where timm knows the architecture as it is. Raises as `read_checkpoint` does."
-    facts, _ = read_checkpoint(checkpoint)
-    config, backbone, folder = _config_of(facts), load_encoder(checkpoint).backbone, Path(folder)
-    with atomic_path(folder / "model.safetensors") as part: save_file({k: v.contiguous() for k, v in backbone.state_dict().items()}, part, metadata=dict(format="pt"))
-    if config.encoder != "convnet" and not _small_stem(backbone): write_atomic(folder / "config.json", json.dumps(_timm_config(config, backbone), indent=1) + "\n")
-    write_atomic(folder / "README.md", _card(facts, config, _loading_code(config, backbone), results or {}))
+    """Write the encoder as model.safetensors and README.md (a model card), and config.json where timm knows the architecture as it is.
+
+    Raises as `read_checkpoint` does; `FileExistsError` for files of these names that no export wrote, or that were changed since; `OSError` where the folder cannot be written, with all as it was."""
+    folder = _export_folder(folder, overwrite)
+    facts, tensors = read_checkpoint(checkpoint)
+    if missing := {"config", "step", "data", "data_name", "guide", "history"} - set(facts): raise ValueError(f"checkpoint: {str(checkpoint)!r} lacks {', '.join(sorted(missing))}. Give one that `pretrain` wrote")
+    encoder, config = _encoder_of(facts, tensors), _architecture(_config_of(facts))
+    weights = {k: v.contiguous() for k, v in encoder.backbone.state_dict().items()}
+    statistics = {name: getattr(encoder, name).flatten().tolist() for name in ("mean", "std")}
+    head = dict(format="pt", written_by="clip_help_simclr", digest=digest_tensors(weights), facts=json.dumps(statistics))
+    card = _card(facts, config, _loading_code(config, encoder.backbone, encoder.channels), results or {}, statistics)
+    beside = folder / "export" if folder.exists() else folder  # where a hidden folder can be moved from in one go
+    try:
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(beside.parent)
+        with part_folder(beside) as staged:
+            save_tensors(staged / "model.safetensors", weights, head)
+            if config.encoder != "convnet" and not _small_stem(encoder.backbone): write_atomic(staged / "config.json", _signed_config(_timm_config(config, encoder)))
+            write_atomic(staged / "README.md", _signed_card(card))
+            _place_files(staged, folder)
+    except OSError as e: raise OSError(f"folder: {str(folder)!r} cannot be written ({e}). Make room, or choose another folder") from e
+    return folder
+
+def _export_folder(folder: str | os.PathLike, overwrite: bool) -> Path:
+    "Where an export may go. Raises `ValueError` for what is no folder, `FileExistsError` for one with files of somebody else."
+    if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder).strip(): raise ValueError(f"folder: expected where to write the export, got {folder!r}")
+    folder = Path(os.path.abspath(folder))
+    if folder.exists() and not folder.is_dir(): raise ValueError(f"folder: {str(folder)!r} is a file. Choose a folder")
+    theirs = [name for name in ("model.safetensors", "config.json", "README.md") if (folder / name).exists() and not _is_ours(folder / name)]
+    if theirs and not overwrite:
+        raise FileExistsError(f"folder: {str(folder)!r} holds {', '.join(theirs)}, which no export wrote, or which changed since. Choose another folder, or overwrite=True (--overwrite) to replace them")
     return folder

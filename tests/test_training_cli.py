@@ -7,7 +7,10 @@ import pytest
 
 from clip_help_simclr.cli import main
 
-RUN = ["pretrain", "--data", "digits", "--width", "4", "--epochs", "1", "--batch_size", "512", "--device", "cpu", "--tracker", "none"]
+def run(epochs=1, tracker="none"): return ["pretrain", "--data", "digits", "--width", "4", "--epochs", str(epochs), "--batch_size", "512", "--device", "cpu", "--tracker", tracker]
+
+
+RUN = run()
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +18,7 @@ def elsewhere(tmp_path, monkeypatch): monkeypatch.chdir(tmp_path)
 
 
 def test_dry_run(tmp_path, capsys):
-    assert main([*RUN, "--epochs", "1000", "--strategy", "AddNewPositive", "--guide", "labels:0.1", "--dry-run"]) == 0
+    assert main([*run(1000), "--strategy", "AddNewPositive", "--guide", "labels:0.1", "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert " GiB" in out and ("hours" in out or "minutes" in out)
     for part in ("wait for data", "views", "guide", "encoder", "loss", "backward", "optimizer"): assert part in out
@@ -36,7 +39,7 @@ def test_other_settings(capsys):
     assert main([*RUN, "--out", "run"]) == 0
     assert main([*RUN, "--out", "run", "--lr", "0.5"]) == 2
     assert "lr was 0.002, is 0.5" in capsys.readouterr().err
-    assert main([*RUN, "--out", "run", "--epochs", "2", "--allow-changes"]) == 0
+    assert main([*run(2), "--out", "run", "--allow-changes"]) == 0
 
 
 def test_exit_codes(capsys):
@@ -50,7 +53,7 @@ MEASURES = {"loss", "lr", "positive", "negative", "alignment", "uniformity", "ef
 
 def interrupted_and_resumed(tracker):
     "Two epochs of ten steps, measured every fourth; interrupted after the first epoch and started again."
-    tracked = [*RUN[:-1], tracker, "--out", "run", "--log_every", "4", "--checkpoint_minutes", "0", "--epochs", "2"]
+    tracked = [*run(2, tracker), "--out", "run", "--log_every", "4", "--checkpoint_minutes", "0"]
     from clip_help_simclr.training import _one_step as step
     def interrupted(run, batch):
         step(run, batch)

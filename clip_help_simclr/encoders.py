@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .core import digest_tensors, generator, whole_number
 
 # %% auto #0
-__all__ = ['Encoder', 'build_encoder', 'Projector']
+__all__ = ['Encoder', 'no_vain_retries', 'build_encoder', 'Projector']
 
 # %% ../nbs/32_encoders.ipynb #c68f7eef
 @contextmanager
@@ -123,7 +123,7 @@ def _connected() -> bool:
     return bool(answers)
 
 @contextmanager
-def _no_vain_retries():
+def no_vain_retries():
     "Without a connection the hub's client looks into its cache only, instead of retrying for a minute."
     from huggingface_hub import constants
     before = constants.HF_HUB_OFFLINE
@@ -142,7 +142,7 @@ def _timm_weights(name: str, image_size: int, channels: int) -> Encoder:
     if timm.is_model(architecture) and not (name in there or (name == architecture and there)):
         raise ValueError(f"encoder: timm has no weights {name!r}. Valid: {', '.join(there[:9]) or 'none for this architecture'}")
     try:
-        with _no_vain_retries(): backbone, num_features = _timm(name, image_size, channels, True)
+        with no_vain_retries(): backbone, num_features = _timm(name, image_size, channels, True)
     except ValueError: raise
     except Exception as e:  # whatever the hub's client raises without a connection
         raise OSError(f"pretrained: timm's weights of {name!r} are not on this machine and cannot be fetched ({type(e).__name__}: {' '.join(str(e).split())[:200]}). "

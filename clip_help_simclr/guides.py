@@ -13,17 +13,18 @@ import os
 import re
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import contextmanager, nullcontext
+from functools import lru_cache, partial
 from importlib import metadata
 from importlib.util import find_spec
 from io import FileIO
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,18 +35,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .core import atomic_path, digest, generator, pick_device, write_atomic
+from .core import atomic_path, digest, generator, pick_device, real_number, whole_number, write_atomic
+from .encoders import no_vain_retries
 from .unification import text_induced_embedding
 
 # %% auto #0
-__all__ = ['Guide', 'LabelGuide', 'EmbeddingCache', 'clip_retrieval_cache', 'OpenCLIPGuide', 'CaptionGuide', 'TextTowerGuide',
-           'vocabulary', 'read_vocabulary', 'TextInducedGuide']
+__all__ = ['Guide', 'LabelGuide', 'EmbeddingCache', 'clip_retrieval_cache', 'ClipSettings', 'clip_settings', 'OpenCLIPGuide',
+           'CaptionGuide', 'TextTowerGuide', 'vocabulary', 'read_vocabulary', 'TextInducedGuide']
 
 # %% ../nbs/22_guides.ipynb #2accb7cb
 class Guide:
     "What every guide has. `per_view` says whether it can embed arbitrary images, hence each augmented view."
     name: str # identifies the guide, weights included: caches are checked by it
     per_view: bool = False # whether `encode` works
+    image_size: int | None = None # side in pixels that it looks at; larger images are scaled down to it, smaller ones up. None: it looks at none, or at any
     facts: dict = {} # what else there is to say of it, as JSON: weights, preprocessing, where captions came from
 
     def encode(
@@ -82,8 +85,9 @@ class LabelGuide(Guide):
         noise: float = 0.0, # probability, in [0, 1], that an image gets a wrong class
         seed: int = 0, # of the noise
     ):
-        if not 0 <= noise <= 1: raise ValueError(f"noise: expected a probability in [0, 1], got {noise}")
-        self.noise, self.seed, self.name = noise, seed, f"labels:{noise}:{seed}"
+        self.noise = real_number("noise", noise, low=0, high=1)
+        self.seed = whole_number("seed", seed, low=0)
+        self.name = f"labels:{self.noise}:{self.seed}"
 
     def embed(
         self,
@@ -515,13 +519,98 @@ def _quiet():
     finally: logging.disable(before)
 
 # %% ../nbs/22_guides.ipynb #96a4dbeb
-def _unit_floats(images: Tensor) -> Tensor:
-    "uint8 or float images as float32 in [0, 1]; `ValueError` for anything else."
-    if images.ndim != 4 or images.shape[1] != 3: raise ValueError(f"images: expected (B, 3, H, W), got {tuple(images.shape)}. Repeat a grey channel three times")
+def _unit_floats(images: Tensor, device: torch.device | None = None) -> Tensor:
+    "uint8 or float images as float32 in [0, 1], on a device; `ValueError` or `TypeError` for anything else."
+    if not isinstance(images, Tensor): raise TypeError(f"images: expected a tensor (B, 3, H, W), got {type(images).__name__}. Convert it: torch.from_numpy(array), torch.stack(list)")
+    if images.ndim != 4 or images.shape[1] not in (1, 3, 4): raise ValueError(f"images: expected (B, 3, H, W), or one or four channels, got {tuple(images.shape)}")
+    if images.dtype != torch.uint8 and not images.is_floating_point(): raise ValueError(f"images: expected uint8, or floats in [0, 1], got {images.dtype}")
+    images = images.to(device)
     images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    if not images.isfinite().all(): raise ValueError("images: has NaN or infinite values. Expected floats in [0, 1]")
     if len(images) and not (-1e-3 <= images.min() and images.max() <= 1 + 1e-3): # lenient to the rounding of augmentations
         raise ValueError(f"images: expected floats in [0, 1], got {images.min():.3g} to {images.max():.3g}. The guide normalizes them itself; divide 0 to 255 by 255")
-    return images
+    return _three_channels(images)
+
+def _three_channels(images: Float[Tensor, "b channels height width"]) -> Float[Tensor, "b 3 height width"]:
+    "Grey repeated, and what is transparent on white."
+    if images.shape[1] == 1: return images.expand(-1, 3, -1, -1)
+    if images.shape[1] == 3: return images
+    colours, opaque = images[:, :3], images[:, 3:]
+    return colours * opaque + (1 - opaque)
+
+# %% ../nbs/22_guides.ipynb #3f1c0a55
+_SCHEMES = ("local-dir:", "hf-hub:") # models that bring configuration and weights
+
+class ClipSettings(NamedTuple):
+    "What weights were trained with, and their file does not say."
+    quick_gelu: bool # the activation: x σ(1.702 x), of OpenAI's own code, instead of GELU
+    preprocessing: dict[str, Any] # mean, std, interpolation and resize mode of open_clip's `PreprocessCfg`
+
+def _is_tag(model: str, pretrained: str) -> bool:
+    "Whether open_clip knows these weights of the model by name."
+    import open_clip
+    return pretrained in open_clip.list_pretrained_tags_by_model(model)
+
+def _of_tag(model: str, tag: str) -> ClipSettings:
+    "What open_clip's table says of the weights of a tag."
+    from open_clip import get_pretrained_cfg
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+    cfg = get_pretrained_cfg(model, tag)
+    preprocessing = merge_preprocess_dict(PreprocessCfg(), cfg)
+    del preprocessing["size"]  # the model's own
+    return ClipSettings(bool(cfg.get("quick_gelu", False)), preprocessing)
+
+def clip_settings(
+    model: str, # a name that open_clip knows, such as ViT-B-32
+    pretrained: str | None, # a tag, or a file of weights
+    settings: str | None = None, # the tag whose settings a file needs
+) -> ClipSettings:
+    """Activation and preprocessing for weights of a model: those of the tag, which open_clip's model configuration may contradict (ViT-B-32 has GELU, and its weights `openai` need QuickGELU).
+
+    A file does not say what it needs. It gets the settings of the tag that `settings` names; else the activation of the model's configuration (ViT-B-32-quickgelu has QuickGELU), and the preprocessing that the model's tags agree on.
+    Warns where they do not agree. Raises `ValueError` for an unknown model or tag, and where there is no such file."""
+    import open_clip
+    if model not in open_clip.list_models():
+        close = difflib.get_close_matches(model, open_clip.list_models(), n=5, cutoff=0.4)
+        raise ValueError(f"model: open_clip has no {model!r}. {'Closest: ' + ', '.join(close) + '. ' if close else ''}All names: open_clip.list_models()")
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    for name, value in (("pretrained", pretrained), ("settings", settings)):
+        if value in tags or (name == "settings" and value is None): continue
+        if name == "pretrained" and value is not None and Path(value).is_file(): continue
+        raise ValueError(f"{name}: {value!r} is {'neither a local file nor' if name == 'pretrained' else 'not'} a tag of {model}. Tags: {', '.join(tags) or 'none'}")
+    if settings is not None and pretrained in tags: raise ValueError(f"settings: {pretrained!r} is a tag and has its own, got {settings!r} as well. Leave that out")
+    if pretrained in tags or settings is not None: return _of_tag(model, settings or pretrained)
+    return _of_file(model, pretrained, {tag: _of_tag(model, tag) for tag in tags})
+
+def _of_file(model: str, file: str, by_tag: dict[str, ClipSettings]) -> ClipSettings:
+    "Settings for a file about which nothing else is known."
+    import open_clip
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+    kinds = [settings.preprocessing for settings in by_tag.values()]
+    preprocessing = kinds[0] if kinds and all(kind == kinds[0] for kind in kinds) else merge_preprocess_dict(PreprocessCfg(), {})
+    preprocessing.pop("size", None)
+    chosen = ClipSettings(bool(open_clip.get_model_config(model).get("quick_gelu", False)), preprocessing)
+    others = [tag for tag, settings in by_tag.items() if settings != chosen]
+    if others:
+        activation = "QuickGELU" if chosen.quick_gelu else "GELU"
+        warnings.warn(f"pretrained: {file!r} does not say what its weights were trained with. They get {activation} and the preprocessing of {model}; the tags {', '.join(others)} need something else. "
+                      f"If it holds one of those, write openclip:{model}/TAG=FILE (in Python settings=TAG)", stacklevel=4)
+    return chosen
+
+def _parse_open_clip(text: str) -> tuple[str, str | None, str | None]:
+    "Model, weights and tag of settings of a text such as ViT-B-32/openai, ViT-B-32/weights.safetensors or ViT-B-32/openai=weights.safetensors. Raises `ValueError`."
+    forms = "MODEL/TAG (ViT-B-32/openai), MODEL/FILE (ViT-B-32/weights.safetensors), MODEL/TAG=FILE, local-dir:FOLDER or hf-hub:ORGANIZATION/NAME"
+    if not isinstance(text, str) or not text: raise ValueError(f"guide: expected {forms}, got {text!r}")
+    if text.startswith(_SCHEMES):
+        if not text.partition(":")[2]: raise ValueError(f"guide: {text!r} names nothing. Expected {forms}")
+        return text, None, None
+    model, _, pretrained = text.partition("/")
+    if not pretrained or not model: raise ValueError(f"guide: expected {forms}, got {text!r}")
+    tag, equals, file = pretrained.partition("=")
+    if equals and not Path(pretrained).is_file(): return model, file, tag
+    # ViT-B-32/weights.safetensors may also be meant as one path, of a folder that is called like the model
+    if not _is_tag(model, pretrained) and not Path(pretrained).is_file() and Path(text).is_file(): return model, text, None
+    return model, pretrained, None
 
 # %% ../nbs/22_guides.ipynb #27a1d788
 class OpenCLIPGuide(Guide):
@@ -531,20 +620,33 @@ class OpenCLIPGuide(Guide):
     def __init__(
         self,
         model: str, # a name that open_clip knows, such as ViT-B-32, or local-dir:FOLDER
-        pretrained: str | None = None, # a tag that open_clip knows, such as openai (downloaded once), or a local file; None only with local-dir:
+        pretrained: str | os.PathLike | None = None, # a tag that open_clip knows, such as openai (downloaded once), or a local file; None only with local-dir: and hf-hub:
         device: str = "auto", # where it computes
+        settings: str | None = None, # the tag whose activation and preprocessing a local file of weights needs; None: those of the model, see `clip_settings`
     ):
         """Load the model. Raises `ValueError` for an unknown model or tag and for a file that does not fit,
-        `FileNotFoundError` where the weights of a tag are neither here nor to be fetched."""
-        import open_clip
+        `FileNotFoundError` where the weights of a tag are neither here nor to be fetched. Warns where a file may need other settings than the model's."""
+        pretrained = None if pretrained is None else os.fspath(pretrained)
         name = f"openclip:{model}" + (f"/{Path(pretrained).name}" if pretrained else "")
-        self._wrap(_load_open_clip(model, pretrained), name, device, lambda texts: open_clip.get_tokenizer(model)(texts))
+        self._wrap(_load_open_clip(model, pretrained, settings), name, device, partial(_open_clip_tokens, model))
+
+    @classmethod
+    def from_spec(
+        cls,
+        text: str, # MODEL/TAG, MODEL/FILE, MODEL/TAG=FILE, local-dir:FOLDER or hf-hub:ORGANIZATION/NAME
+        device: str = "auto", # where it computes
+    ) -> OpenCLIPGuide:
+        "The guide that a text names, as the command line writes it after `openclip:`. Raises as the constructor does, and `ValueError` for a text of another form."
+        model, pretrained, settings = _parse_open_clip(text)
+        return cls(model, pretrained, device, settings)
 
     def _wrap(self, model: nn.Module, name: str, device: str, tokenizer: Callable[[list[str]], Tensor]) -> None:
         self.device, self._tokenizer = pick_device(device), tokenizer
         self.model = model.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
         weights = digest(*model.visual.state_dict().values())
         self.name = f"{name}:{weights[:8]}"
+        size = model.visual.preprocess_cfg["size"]
+        self.image_size = max(size) if isinstance(size, (tuple, list)) else size
         self.facts = dict(weights=weights, precision="bfloat16" if _autocast(self.device)._enabled else "float32", preprocessing={k: list(v) if isinstance(v, tuple) else v for k, v in model.visual.preprocess_cfg.items()})
 
     @torch.no_grad()
@@ -553,7 +655,7 @@ class OpenCLIPGuide(Guide):
         images: UInt8[Tensor, "b 3 height width"] | Float[Tensor, "b 3 height width"], # uint8, or float in [0, 1]; any size, any device
     ) -> Float[Tensor, "b dim"]: # float32 rows of length 1, on the guide's device
         "Embed images. Raises `ValueError` for anything but RGB images in uint8 or in floats from 0 to 1."
-        images = _fit(_unit_floats(images.to(self.device)), self.model.visual.preprocess_cfg)
+        images = _fit(_unit_floats(images, self.device), self.model.visual.preprocess_cfg)
         with _autocast(self.device): rows = self.model.encode_image(images.contiguous(memory_format=torch.channels_last))
         return F.normalize(rows.float(), dim=1)
 
@@ -562,7 +664,8 @@ class OpenCLIPGuide(Guide):
         self,
         texts: list[str], # what images shall be compared with
     ) -> Float[Tensor, "n dim"]: # float32 rows of length 1, on the guide's device
-        "Embed texts into the space of the images."
+        "Embed texts into the space of the images. Raises `TypeError` for anything but a list of texts."
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts): raise TypeError(f"texts: expected a list of texts, got {texts!r:.80}")
         with _autocast(self.device): rows = self.model.encode_text(self._tokenizer(texts).to(self.device))
         return F.normalize(rows.float(), dim=1)
 
@@ -580,24 +683,41 @@ class OpenCLIPGuide(Guide):
         return torch.cat([rows for _, rows, _ in tqdm(self.rows_of(data, groups), self.name, len(groups), disable=not progress)])
 
 # %% ../nbs/22_guides.ipynb #0e7d8030
-def _load_open_clip(model: str, pretrained: str | None) -> nn.Module:
+def _load_open_clip(model: str, pretrained: str | None, settings: str | None = None) -> nn.Module:
     "An open_clip model with weights, or an error that helps."
     import open_clip
 
-    if ":" not in model:
-        if model not in open_clip.list_models():
-            close = difflib.get_close_matches(model, open_clip.list_models(), n=5, cutoff=0.4)
-            raise ValueError(f"model: open_clip has no {model!r}. {'Closest: ' + ', '.join(close) + '. ' if close else ''}All names: open_clip.list_models()")
-        tags = open_clip.list_pretrained_tags_by_model(model)
-        if pretrained is None or not Path(pretrained).is_file() and not open_clip.get_pretrained_cfg(model, pretrained):
-            raise ValueError(f"pretrained: {pretrained!r} is neither a local file nor a tag of {model}. Tags: {', '.join(tags) or 'none'}")
+    if not isinstance(model, str) or not model: raise ValueError(f"model: expected a name that open_clip knows, local-dir:FOLDER or hf-hub:NAME, got {model!r}")
+    if model.startswith(_SCHEMES):
+        if pretrained or settings: raise ValueError(f"pretrained: {model!r} brings its own weights and settings, got {pretrained or settings!r} as well. Leave that out")
+        folder = Path(model.removeprefix("local-dir:"))
+        if model.startswith("local-dir:") and not folder.is_dir(): raise FileNotFoundError(f"model: there is no folder {str(folder)!r}. Expected one with open_clip_config.json and weights")
+        forced = {}
+    else:
+        found = clip_settings(model, pretrained, settings)
+        forced = dict(force_preprocess_cfg=found.preprocessing, quick_gelu=found.quick_gelu)
+    local = model.startswith("local-dir:") or (pretrained is not None and not _is_tag(model, pretrained))
     try:
-        with _quiet(): return open_clip.create_model(model, pretrained, require_pretrained=True)
+        with _quiet(), warnings.catch_warnings(), nullcontext() if local else no_vain_retries():
+            warnings.filterwarnings("ignore", "QuickGELU mismatch", UserWarning)  # of the configuration that was overruled
+            return open_clip.create_model(model, pretrained, require_pretrained=True, **forced)
     except Exception as e: # whatever a downloader, a decoder of files or a model may raise
-        if pretrained is None or Path(pretrained).is_file():
-            raise ValueError(f"pretrained: {pretrained or model!r} does not hold weights of {model} ({str(e)[:200]}). Check that the file is whole and belongs to the model") from e
-        raise FileNotFoundError(f"pretrained: the weights {pretrained!r} of {model} are not on this machine and could not be fetched ({str(e)[:200]}). "
-                                f"Download them where there is a network, copy the file, and pass its path as `pretrained`") from e
+        reason = " ".join(str(e).split())[:200]
+        if local: raise ValueError(f"pretrained: {pretrained or model!r} does not hold weights of {model} ({reason}). Check that the file is whole and belongs to the model") from e
+        what = f"{model}/{pretrained}" if pretrained else model
+        mend = f"pass openclip:{model}/{pretrained}=FILE (in Python settings={pretrained!r})" if pretrained else "pass local-dir:FOLDER"
+        raise FileNotFoundError(f"pretrained: the weights of {what} are not on this machine and could not be fetched ({reason}). "
+                                f"Download them where there is a network, copy them here, and {mend}; or set HF_HOME to a folder that holds them") from e
+
+def _open_clip_tokens(model: str, texts: list[str]) -> Int64[Tensor, "n context"]:
+    "Texts as the model's tokenizer splits them. `FileNotFoundError` where the tokenizer is neither here nor to be fetched."
+    import open_clip
+    try:
+        with no_vain_retries(): tokenizer = open_clip.get_tokenizer(model)
+    except Exception as e:
+        raise FileNotFoundError(f"texts: the tokenizer of {model} is not on this machine and could not be fetched ({' '.join(str(e).split())[:200]}). "
+                                "Fetch it once where there is a network, and set HF_HOME to the folder that holds it") from e
+    return tokenizer(texts)
 
 # %% ../nbs/22_guides.ipynb #8727c6ae
 class _CaptionTower(nn.Module):
@@ -719,7 +839,21 @@ def _train_captions(data: Any, share: float, epochs: int | None, seed: int, augm
 
 # %% ../nbs/22_guides.ipynb #31bee93b
 _STEPS = 3000 # of the optimizer, unless the caller says how many epochs
+_CLIP_WORDS = 49_408 # tokens of CLIP's vocabulary, of which a guide keeps those of its captions
 _GUIDE = "caption guide", "Train one with `CaptionGuide.train(data)` and save it with `save(path)`"
+
+def _checked_caption_guide(head: Any, vocabulary: Tensor | None) -> tuple[dict, dict, Tensor]:
+    "Configuration, facts and vocabulary of a guide's file. What it says is checked before a model of that size, or of another kind, is built. Raises `ValueError`."
+    if not isinstance(head, dict) or not isinstance(head.get("facts"), dict): raise ValueError("its header lacks configuration and facts")
+    if vocabulary is None or vocabulary.dtype != torch.int64 or vocabulary.ndim != 1: raise ValueError("it has no vocabulary")
+    words = whole_number("words of the vocabulary", len(vocabulary), 1, _CLIP_WORDS)
+    if vocabulary.min() < 0 or vocabulary.max() >= _CLIP_WORDS or (vocabulary.diff() <= 0).any(): raise ValueError("its vocabulary is not a sorted list of tokens")
+    config = head.get("config")
+    try: size, context = config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
+    except (TypeError, KeyError): raise ValueError("its configuration lacks image_size or context_length") from None
+    expected = _caption_config(whole_number("image_size", size, 1, 64), whole_number("context_length", context, 1, 77), words)
+    if config != expected: raise ValueError(f"its configuration is not {expected}")
+    return expected, head["facts"], vocabulary
 
 class CaptionGuide(OpenCLIPGuide):
     "A small open_clip model trained on captions; made by `train` or `load`. `facts`: captioned (number of images), caption_source, share, epochs, seed, seconds, loss (mean of the last epoch)."
@@ -758,9 +892,13 @@ class CaptionGuide(OpenCLIPGuide):
     ) -> CaptionGuide:
         "Read a guide. Raises `FileNotFoundError` where there is none, `ValueError` for a file that is truncated, corrupt or something else."
         head, tensors = _header(path, "caption_guide", *_GUIDE), load_file(path)
-        model, vocabulary = _build_open_clip(head["config"], seed=0), tensors.pop("vocabulary")
-        model.load_state_dict(tensors)
-        return cls(model, head["config"], vocabulary, head["facts"], device)
+        try:
+            config, facts, vocabulary = _checked_caption_guide(head, tensors.pop("vocabulary", None))
+            model = _build_open_clip(config, seed=0)
+            model.load_state_dict(tensors)
+        except (ValueError, RuntimeError) as e:
+            raise ValueError(f"path: {str(path)!r} is no caption guide that this package wrote, or damaged ({' '.join(str(e).split())[:300]}). {_GUIDE[1]}") from None
+        return cls(model, config, vocabulary, facts, device)
 
 # %% ../nbs/22_guides.ipynb #3afcf79c
 class TextTowerGuide(Guide):
@@ -772,7 +910,7 @@ class TextTowerGuide(Guide):
         self.guide, self.name, self.facts = guide, f"texts:{guide.name}", guide.facts
 
     def embed(self, data: Any, batch_size: int = 256, progress: bool = True) -> Float[Tensor, "n dim"]:
-        "Rows of length 1, float32, on the CPU; zeros, similar to nothing, for an image without caption. Raises `ValueError` where no image has one."
+        "Rows of length 1, float32, on the CPU; zeros for an image without caption: strategies leave its SimCLR row as it is. Raises `ValueError` where no image has one."
         captioned = torch.tensor([i for i, caption in enumerate(data.captions) if caption], dtype=torch.int64)
         if not len(captioned): raise ValueError(f"data: none of {len(data)} images has a caption. Use a data set with captions, or another guide")
         steps = tqdm(captioned.split(batch_size), self.name, disable=not progress)
@@ -812,7 +950,7 @@ class TextInducedGuide(EmbeddingCache):
         cls,
         data: Any, # a data set with captions
     ) -> TextInducedGuide:
-        "P(l|x) counts the words of captions. An image without caption gets a row of zeros, similar to none. Raises `ValueError` where no image has one."
+        "P(l|x) counts the words of captions. An image without caption gets a row of zeros: strategies leave its SimCLR row as it is. Raises `ValueError` where no image has one."
         words = [Counter(re.findall(r"\w+", caption.lower())) for caption in data.captions]
         column = {word: k for k, word in enumerate(sorted(set().union(*words)))}
         if not column: raise ValueError(f"data: none of {len(data)} images has a caption. Use a data set with captions, or another guide")

@@ -12,6 +12,7 @@ import math
 import os
 import posixpath
 import re
+import sys
 import tarfile
 import unicodedata
 import warnings
@@ -58,6 +59,12 @@ class Batch(NamedTuple):
 # %% ../nbs/30_data.ipynb #c41a7e02
 _CHANNELS = {1: "grey", 3: "red, green, blue", 4: "red, green, blue, alpha"}
 _SIDE = 16_384 # of the largest images, in pixels
+
+def _warn(message: str) -> None:
+    "A warning that points at the code that called this module."
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__") == __name__: frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 def _whole(argument: str, value: Any, least: int = 0, most: int | None = None) -> int:
     "A whole number in a range. Raises `TypeError` or `ValueError` that names the argument."
@@ -691,8 +698,9 @@ def _in_order(path: str) -> tuple[tuple[int, str], ...]:
     return (*[(1, folder) for folder in folders], (0, name))
 
 def _walk(root: Path) -> _Found:
-    "The files below root; hidden ones are skipped. Each real folder counts once, under its own name rather than a link's."
-    found, seen, folders, links = _Found(root), set(), [""], []
+    "The files below root; hidden ones are skipped. Each real folder counts once, under its own name rather than a link's; links upwards are not followed."
+    found, folders, links = _Found(root), [""], []
+    seen = {str(folder) for folder in Path(os.path.realpath(root)).parents}
     while folders or links:
         below = folders.pop() if folders else links.pop() # links wait, so that real folders come first
         real = os.path.realpath(root / below)
@@ -713,7 +721,7 @@ def _say_left_out(name: str, left_out: Counter[str], reason: str = "Pillow reads
     if not left_out: return
     kinds = ", ".join(f"{ending} ({count})" for ending, count in left_out.most_common(8))
     more = len(left_out) - 8
-    warnings.warn(f"data: skipped {left_out.total()} files of {name}: {kinds}{f' and {more} more endings' if more > 0 else ''}. {reason}", stacklevel=4)
+    _warn(f"data: skipped {left_out.total()} files of {name}: {kinds}{f' and {more} more endings' if more > 0 else ''}. {reason}")
 
 # %% ../nbs/30_data.ipynb #5a0e93c1
 def _utf8(content: bytes, what: str) -> str:
@@ -818,8 +826,8 @@ def _from_tables(path: Path, files: list[str], tables: list[str]) -> dict[str, s
             raise ValueError(f"data: 0 of {len(rows)} names in {str(path / table)!r} match, e.g. {unknown[0]!r}; an image is called e.g. {files[0]!r}. "
                              "Write names relative to the data set's folder, a split's, or the class folder's; or remove the file")
         if unknown:
-            warnings.warn(f"data: {len(unknown)} of {len(rows)} names in {str(path / table)!r} match no image, e.g. {unknown[0]!r}. Correct or remove them", stacklevel=4)
-    if twice: warnings.warn(f"data: {twice} rows of the metadata of {str(path)!r} give an image another caption than a row before; the last one counts", stacklevel=4)
+            _warn(f"data: {len(unknown)} of {len(rows)} names in {str(path / table)!r} match no image, e.g. {unknown[0]!r}. Correct or remove them")
+    if twice: _warn(f"data: {twice} rows of the metadata of {str(path)!r} give an image another caption than a row before; the last one counts")
     return captions
 
 def _sidecars(found: _Found) -> list[str]:
@@ -844,9 +852,9 @@ def _captions(path: Path, parts: list[_Found]) -> list[tuple[list[str], str]]:
         elif part.texts:
             stems = {Path(file).with_suffix("").as_posix() for file in part.images}
             unused = len(stems & part.texts.keys())
-            if unused: warnings.warn(f"data: {unused} texts beside images of {str(part.root)!r} are not used, as a metadata file has the captions. Remove either", stacklevel=4)
+            if unused: _warn(f"data: {unused} texts beside images of {str(part.root)!r} are not used, as a metadata file has the captions. Remove either")
         if source == "sidecar files" and part.texts and not any(captions):
-            warnings.warn(f"data: none of the {len(part.texts)} text files in {str(part.root)!r} is called as an image, or they are empty: no captions. Expected cat.txt beside cat.jpg", stacklevel=4)
+            _warn(f"data: none of the {len(part.texts)} text files in {str(part.root)!r} is called as an image, or they are empty: no captions. Expected cat.txt beside cat.jpg")
         results.append((captions, source if any(captions) else "none"))
     return results
 
@@ -1044,7 +1052,7 @@ def _load(
     first = "{!r} ({})".format(*next(iter(failed.items())))
     if how.strict: raise ValueError(f"data: cannot read {first}. Remove or replace it, or pass strict=False to skip such images")
     if len(failed) == len(data): raise ValueError(f"data: none of the {len(data)} images of {data.name} could be read; the first is {first}")
-    warnings.warn(f"skipped {len(failed)} of {len(data)} images of {data.name} that cannot be read, e.g. {first}", stacklevel=3)
+    _warn(f"skipped {len(failed)} of {len(data)} images of {data.name} that cannot be read, e.g. {first}")
     return replace(held.subset(torch.tensor([i for i, name in enumerate(data.ids) if name not in failed])), skipped=failed)
 
 def _loaded(train: EncodedSet, test: EncodedSet, how: _Decoding) -> Splits:
@@ -1085,7 +1093,7 @@ def _split_folders(path: Path) -> tuple[str, str | None]:
         return "", None
     files = sum(_ending(entry.name) in _images() for entry in os.scandir(path) if entry.is_file())
     unused = [f"{name}/" for name in folders if name not in (train, held_out)] + [f"{files} images"] * bool(files)
-    if unused: warnings.warn(f"data: {str(path)!r} is read as {train}/" + (f" and {held_out}/" if held_out else "") + f"; left out beside them: {', '.join(unused)}", stacklevel=4)
+    if unused: _warn(f"data: {str(path)!r} is read as {train}/" + (f" and {held_out}/" if held_out else "") + f"; left out beside them: {', '.join(unused)}")
     return train, held_out
 
 def _say_split_classes(root: Path, files: list[str]) -> None:
@@ -1094,8 +1102,8 @@ def _say_split_classes(root: Path, files: list[str]) -> None:
     inner = {"/".join(file.split("/")[:2]) for file in files if file.count("/") > 1}
     alike = sorted(name for name in classes | inner if _split_of(name.rpartition("/")[2]))
     if not alike: return
-    warnings.warn(f"data: in {str(root)!r} {', '.join(alike[:6])} {'counts as a class or a part of one' if len(alike) == 1 else 'count as classes or parts of them'}, "
-                  "though called like a split. For splits give the folder that holds train/ and test/", stacklevel=4)
+    _warn(f"data: in {str(root)!r} {', '.join(alike[:6])} {'counts as a class or a part of one' if len(alike) == 1 else 'count as classes or parts of them'}, "
+                  "though called like a split. For splits give the folder that holds train/ and test/")
 
 # %% ../nbs/30_data.ipynb #2e6b90d4
 def _file_set(
@@ -1126,7 +1134,7 @@ def _found(root: Path) -> _Found:
 def _fifth(data: EncodedSet, where: str) -> tuple[EncodedSet, EncodedSet]:
     "A data set in two: four fifths and a fifth, by a hash of the ids. Says so."
     chosen = torch.tensor([int(digest(name)[:8], 16) % 5 == 0 for name in data.ids], dtype=torch.bool)
-    warnings.warn(f"data: {where} has no test images of its own: about a fifth, {int(chosen.sum())} of {len(data)}, is held out for testing", stacklevel=4)
+    _warn(f"data: {where} has no test images of its own: about a fifth, {int(chosen.sum())} of {len(data)}, is held out for testing")
     return data.subset((~chosen).nonzero()[:, 0]), data.subset(chosen.nonzero()[:, 0])
 
 def image_folder(
@@ -1227,7 +1235,7 @@ def _members(archive: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]
         packed = next((f"It is packed with {kind}. " for magic, kind in _PACKED.items() if head.startswith(magic)), "")
         raise ValueError(f"data: {where} is not an uncompressed tar archive, or is truncated ({error}). {packed}Fetch it again, or unpack it") from None
     if any(rest): raise ValueError(f"data: {where} goes on after its end, as archives do that were joined. Unpack it with tar --ignore-zeros, or keep one archive per file")
-    if not rest: warnings.warn(f"data: {where} lacks the mark of its end: it may be truncated. Fetch it again", stacklevel=5)
+    if not rest: _warn(f"data: {where} lacks the mark of its end: it may be truncated. Fetch it again")
 
 def _tar_samples(archive: Path, left_out: Counter[str]) -> dict[str, _TarSample]:
     "The samples of an archive by key, the name without its ending. Counts what is neither image nor text in `left_out`."
@@ -1297,7 +1305,7 @@ def _tar_parts(pattern: str) -> list[list[Path]]:
     held_out = next((kind for kind in ("test", "val") if kind in splits), None)
     if "train" not in splits or held_out is None: return [archives]
     unused = [archive.name for kind, those in splits.items() if kind not in ("train", held_out) for archive in those]
-    if unused: warnings.warn(f"data: {pattern!r} is read as archives of train and {held_out}; left out: {', '.join(unused[:6])}{' ...' * (len(unused) > 6)}", stacklevel=4)
+    if unused: _warn(f"data: {pattern!r} is read as archives of train and {held_out}; left out: {', '.join(unused[:6])}{' ...' * (len(unused) > 6)}")
     return [splits["train"], splits[held_out]]
 
 # %% ../nbs/30_data.ipynb #b90c52e7
@@ -1315,7 +1323,7 @@ class _Count:
     def __init__(self): self.count, self.first = 0, ""
     def add(self, name: str) -> None: self.count, self.first = self.count + 1, self.first or name
     def say(self, message: str) -> None:
-        if self.count: warnings.warn(f"data: {message.format(self.count, repr(self.first))}", stacklevel=5)
+        if self.count: _warn(f"data: {message.format(self.count, repr(self.first))}")
 
 def _first_part(key: str) -> str:
     "A key up to its first dot, which is the whole key in WebDataset's own layout."
@@ -1401,7 +1409,7 @@ def _image_column(name: str, features: Mapping[str, Any]) -> str:
     if len(images) > 1:
         chosen = next((column for column in ("image", "img") if column in images), images[0])
         others = ", ".join(column for column in images if column != chosen)
-        warnings.warn(f"data: {name} has {len(images)} columns of images; {chosen} is taken, not {others}. To take another, call remove_columns first", stacklevel=6)
+        _warn(f"data: {name} has {len(images)} columns of images; {chosen} is taken, not {others}. To take another, call remove_columns first")
         return chosen
     if images: return images[0]
     for column in ("image", "img", "picture"):
@@ -1421,7 +1429,7 @@ def _label_column(name: str, features: Mapping[str, Any], wanted: str | None) ->
     if classes: return classes[0]
     named = [column for column in ("label", "labels") if column in features]
     if named and named[0] not in possible:
-        warnings.warn(f"data: the column {named[0]} of {name} holds {features[named[0]]}, no class per image: the images have no labels", stacklevel=6)
+        _warn(f"data: the column {named[0]} of {name} holds {features[named[0]]}, no class per image: the images have no labels")
         return None
     return named[0] if named else None
 
@@ -1487,7 +1495,7 @@ def _hf_parts(found: Any, path: str) -> list[Any]:
     if train is None and len(found) == 1: train, held_out = next(iter(found)), None
     if train is None: raise ValueError(f"data: {path!r} has the splits {list(found)}. Expected train, and test or validation")
     unused = [name for name in found if name not in (train, held_out)]
-    if unused: warnings.warn(f"data: of the splits of {path!r}, {train}" + (f" and {held_out} are" if held_out else " is") + f" read; left out: {', '.join(unused)}", stacklevel=4)
+    if unused: _warn(f"data: of the splits of {path!r}, {train}" + (f" and {held_out} are" if held_out else " is") + f" read; left out: {', '.join(unused)}")
     return [found[part] for part in (train, held_out) if part is not None]
 
 def hugging_face(
@@ -1566,8 +1574,8 @@ def _say_unreadable(data: ImageSet, met: dict[int, str], empty: int) -> None:
     "Warn of images that were left out of batches."
     first = ", ".join(f"{data.ids[number]!r} ({why})" for number, why in list(met.items())[:3])
     batches_too = f" {empty} batches had none that could be read, and were left out" if empty else ""
-    warnings.warn(f"data: {len(met)} images of {data.name} cannot be read and are left out, e.g. {first}.{batches_too} "
-                  "Remove or replace them; data.unreadable names all, strict=True raises", stacklevel=3)
+    _warn(f"data: {len(met)} of {len(data)} images of {data.name} cannot be read and are left out, e.g. {first}.{batches_too} "
+                  "Remove or replace them; data.unreadable names all, strict=True raises")
 
 def _check_batches(data: Any, batch_size: Any, generator: Any, drop_last: Any, workers: Any, skip: Any, share: Any) -> None:
     "Raises `TypeError` or `ValueError` that names the argument."

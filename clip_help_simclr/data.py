@@ -1573,7 +1573,8 @@ def _groups(
 def _say_unreadable(data: ImageSet, met: dict[int, str], empty: int) -> None:
     "Warn of images that were left out of batches."
     first = ", ".join(f"{data.ids[number]!r} ({why})" for number, why in list(met.items())[:3])
-    batches_too = f" {empty} batches had none that could be read, and were left out" if empty else ""
+    batches_too = f" {empty} batch had no image that could be read, and was left out." if empty == 1 else ""
+    if empty > 1: batches_too = f" {empty} batches had no image that could be read, and were left out."
     _warn(f"data: {len(met)} of {len(data)} images of {data.name} cannot be read and are left out, e.g. {first}.{batches_too} "
                   "Remove or replace them; data.unreadable names all, strict=True raises")
 
@@ -1619,6 +1620,7 @@ def batches(
             images = images.to(device or images.device, non_blocking=True)
             own, others = images[:len(numbers)], None if companion is None else images[len(numbers):]
             if failures:
+                if data.strict: raise _cannot_read(data, *next(iter(failures.items())))
                 met |= {number: why for number, why in failures.items() if number not in before}
                 data.unreadable.update(failures)
                 whole = torch.tensor([n not in failures and (companion is None or int(companion[n]) not in failures) for n in numbers.tolist()])

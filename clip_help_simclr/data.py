@@ -81,7 +81,7 @@ def _flag(argument: str, value: Any) -> bool:
 
 def _check_channels(value: Any) -> int:
     "1, 3 or 4. Raises `ValueError` for anything else."
-    if isinstance(value, bool) or value not in _CHANNELS:
+    if isinstance(value, bool) or not isinstance(value, int) or value not in _CHANNELS:
         raise ValueError(f"channels: {value!r}. Give 1 (grey), 3 (red, green, blue) or 4 (with alpha)")
     return value
 
@@ -1152,7 +1152,7 @@ def image_folder(
     how = _Decoding(size, strict, memory, workers, progress, channels, background)
     if not isinstance(path, (str, os.PathLike)): raise TypeError(f"path: {path!r} of type {type(path).__name__}. Give a folder's path")
     path = Path(path).expanduser()
-    if not path.is_dir(): raise FileNotFoundError(f"data: there is no folder {str(path)!r}. {_LAYOUT}")
+    if not os.path.isdir(path): raise FileNotFoundError(f"data: there is no folder {str(path)!r}. {_LAYOUT}")
     folders = [folder for folder in _split_folders(path) if folder is not None]
     parts = [_found(path / folder) for folder in folders]
     _say_left_out(repr(str(path)), sum((part.left_out for part in parts), Counter()))
@@ -1276,7 +1276,7 @@ def _tar_facts(texts: dict[str, bytes], what: str) -> tuple[str, int]:
 # %% ../nbs/30_data.ipynb #84fc1172
 def _expand(pattern: str) -> list[Path]:
     "The archives that a pattern names, sorted."
-    if Path(pattern).expanduser().is_dir(): pattern = f"{escape(pattern)}/*.tar"
+    if os.path.isdir(Path(pattern).expanduser()): pattern = f"{escape(pattern)}/*.tar"
     if found := re.search(r"\{(\d+)\.\.(\d+)\}", pattern):
         first, last = found.groups()
         if int(last) - int(first) >= 10 ** 6: raise ValueError(f"data: {pattern!r} names {int(last) - int(first) + 1} archives. Name fewer, or use *")
@@ -1296,7 +1296,7 @@ def _tar_parts(pattern: str) -> list[list[Path]]:
     if len(named) > 2: raise ValueError(f"data: {pattern!r} has {len(named)} parts. Give one pattern, or two as train::test")
     if len(named) == 2: return [_expand(part) for part in named]
     folder = Path(pattern).expanduser()
-    if folder.is_dir() and not any(folder.glob("*.tar")):
+    if os.path.isdir(folder) and not any(folder.glob("*.tar")):
         train, test = _split_folders(folder)
         if test is not None: return [_expand(str(folder / part)) for part in (train, test)]
     archives = _expand(pattern)
@@ -1480,8 +1480,8 @@ def _hf_read(path: str) -> Any:
     "A dataset from a folder that `save_to_disk` wrote, from a folder of parquet files or images, or by its name."
     import datasets
     folder = Path(path).expanduser()
-    saved = any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
-    try: return datasets.load_from_disk(str(folder)) if saved else datasets.load_dataset(str(folder) if folder.exists() else path)
+    saved = any(os.path.isfile(folder / name) for name in ("state.json", "dataset_dict.json"))
+    try: return datasets.load_from_disk(str(folder)) if saved else datasets.load_dataset(str(folder) if os.path.exists(folder) else path)
     except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
         raise FileNotFoundError(f"data: {path!r} is neither a folder of save_to_disk, of parquet files or of images, nor a dataset that can be fetched "
                                 f"({type(error).__name__}: {str(error)[:200]})") from error

@@ -936,11 +936,13 @@ class _Reads(Dataset):
     def __getitem__(self, k: int) -> tuple[Tensor, Tensor, dict[int, str]]: return self.groups[k], *self.data.read(self.groups[k])
 
 def _ends(data: EncodedSet, number: int) -> str:
-    "Digest of an encoded image's length, beginning and end."
-    with data._open(number) as f:
-        head, length = f.read(4096), f.seek(0, os.SEEK_END)
-        f.seek(max(0, length - 4096))
-        return digest(length, head, f.read())
+    "Digest of an encoded image's length, beginning and end; of one that is not there, of that."
+    try:
+        with data._open(number) as f:
+            head, length = f.read(4096), f.seek(0, os.SEEK_END)
+            f.seek(max(0, length - 4096))
+            return digest(length, head, f.read())
+    except (OSError, ValueError): return digest("not there")
 
 # %% ../nbs/30_data.ipynb #abcad39d
 def _cannot_read(data: ImageSet, number: int, why: str) -> ValueError:
@@ -1133,7 +1135,8 @@ def _found(root: Path) -> _Found:
 # %% ../nbs/30_data.ipynb #1b80cb43
 def _fifth(data: EncodedSet, where: str) -> tuple[EncodedSet, EncodedSet]:
     "A data set in two: four fifths and a fifth, by a hash of the ids. Says so."
-    chosen = torch.tensor([int(digest(name)[:8], 16) % 5 == 0 for name in data.ids], dtype=torch.bool)
+    names = [name.encode("utf-8", "backslashreplace").decode() for name in data.ids] # file names may be no Unicode
+    chosen = torch.tensor([int(digest(name)[:8], 16) % 5 == 0 for name in names], dtype=torch.bool)
     _warn(f"data: {where} has no test images of its own: about a fifth, {int(chosen.sum())} of {len(data)}, is held out for testing")
     return data.subset((~chosen).nonzero()[:, 0]), data.subset(chosen.nonzero()[:, 0])
 
@@ -1276,7 +1279,7 @@ def _tar_facts(texts: dict[str, bytes], what: str) -> tuple[str, int]:
 # %% ../nbs/30_data.ipynb #84fc1172
 def _expand(pattern: str) -> list[Path]:
     "The archives that a pattern names, sorted."
-    if os.path.isdir(Path(pattern).expanduser()): pattern = f"{escape(pattern)}/*.tar"
+    if os.path.isdir(Path(pattern).expanduser()): pattern = f"{escape(pattern)}/*.[tT][aA][rR]"
     if found := re.search(r"\{(\d+)\.\.(\d+)\}", pattern):
         first, last = found.groups()
         if int(last) - int(first) >= 10 ** 6: raise ValueError(f"data: {pattern!r} names {int(last) - int(first) + 1} archives. Name fewer, or use *")
@@ -1296,10 +1299,13 @@ def _tar_parts(pattern: str) -> list[list[Path]]:
     if len(named) > 2: raise ValueError(f"data: {pattern!r} has {len(named)} parts. Give one pattern, or two as train::test")
     if len(named) == 2: return [_expand(part) for part in named]
     folder = Path(pattern).expanduser()
-    if os.path.isdir(folder) and not any(folder.glob("*.tar")):
+    if os.path.isdir(folder) and not any(folder.glob("*.[tT][aA][rR]")):
         train, test = _split_folders(folder)
         if test is not None: return [_expand(str(folder / part)) for part in (train, test)]
     archives = _expand(pattern)
+    if os.path.isdir(folder):
+        packed = Counter(name[name.index(".tar"):] for name in os.listdir(folder) if re.search(r"\.tar\.[a-z0-9]+$", name))
+        _say_left_out(repr(pattern), packed, "Unpack packed archives to .tar")
     splits: dict[str | None, list[Path]] = {}
     for archive in archives: splits.setdefault(_shard_split(archive), []).append(archive)
     held_out = next((kind for kind in ("test", "val") if kind in splits), None)

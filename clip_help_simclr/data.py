@@ -76,7 +76,8 @@ def _whole(argument: str, value: Any, least: int = 0, most: int | None = None) -
 
 def _flag(argument: str, value: Any) -> bool:
     "True or False, and nothing else: the text 'no' would count as yes."
-    if not isinstance(value, bool): raise TypeError(f"{argument}: {value!r} of type {type(value).__name__}. Give True or False")
+    if not isinstance(value, bool):
+        raise TypeError(f"{argument}: {value!r} of type {type(value).__name__}. Give True or False")
     return value
 
 def _check_channels(value: Any) -> int:
@@ -87,21 +88,25 @@ def _check_channels(value: Any) -> int:
 
 def _check_labels(labels: Any, classes: Sequence[str]) -> Int64[Tensor, "n"]:
     "Labels as int64 on the CPU. Raises `TypeError` or `ValueError` for what are no class numbers."
-    if not isinstance(labels, Tensor): raise TypeError(f"labels: {type(labels).__name__}. Give a tensor of int64, such as torch.tensor([0, 1, -1])")
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels: {type(labels).__name__}. Give a tensor of int64, such as torch.tensor([0, 1, -1])")
     if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool or labels.ndim != 1:
         raise ValueError(f"labels: {labels.dtype} of shape {tuple(labels.shape)}. "
                          "Expected int64 of shape (n,): indices into `classes`, -1 where unknown. Where the values are whole numbers, pass labels.long()")
     labels = labels.cpu().long()
     if len(labels) and not -1 <= int(labels.min()) <= int(labels.max()) < len(classes):
-        raise ValueError(f"labels: values from {int(labels.min())} to {int(labels.max())} for {len(classes)} classes. Give indices into `classes`, or -1")
+        raise ValueError(f"labels: values from {int(labels.min())} to {int(labels.max())} for {len(classes)} "
+                         "classes. Give indices into `classes`, or -1")
     return labels
 
 def _check_texts(argument: str, texts: Any, n: int, mend: str) -> list[str]:
     "n texts. Raises `TypeError` or `ValueError` that names the argument."
-    if isinstance(texts, str) or not isinstance(texts, Sequence): raise TypeError(f"{argument}: {type(texts).__name__}. Give a list of {n} texts")
+    if isinstance(texts, str) or not isinstance(texts, Sequence):
+        raise TypeError(f"{argument}: {type(texts).__name__}. Give a list of {n} texts")
     if len(texts) != n: raise ValueError(f"{argument}: {len(texts)} for {n} labels. {mend}")
     for i, text in enumerate(texts):
-        if not isinstance(text, str): raise TypeError(f"{argument}: number {i} is {text!r}, of type {type(text).__name__}. {mend}")
+        if not isinstance(text, str):
+            raise TypeError(f"{argument}: number {i} is {text!r}, of type {type(text).__name__}. {mend}")
     return list(texts)
 
 # %% ../nbs/30_data.ipynb #18a9a5bd
@@ -162,7 +167,8 @@ class ImageSet(Dataset):
         "Numbers of the images that have a caption. Raises `ValueError` if none has."
         numbers = torch.tensor([i for i, caption in enumerate(self.captions) if caption], dtype=torch.int64)
         if len(numbers): return numbers
-        raise ValueError(f"data: {self.name} has no captions. Put cat.txt beside cat.jpg, or a metadata.csv with columns file_name,text into the folder; "
+        raise ValueError(f"data: {self.name} has no captions. Put cat.txt beside cat.jpg, "
+                         "or a metadata.csv with columns file_name,text into the folder; "
                          "or make captions of the class names with `captions_from_labels`, which leaks the labels")
 
 # %% ../nbs/30_data.ipynb #1d69ecd3
@@ -170,7 +176,8 @@ def _chosen(data: ImageSet, numbers: Int64[Tensor, "m"]) -> dict:
     "What every data set knows about some of its images."
     chosen = numbers.tolist()
     unreadable = {i: data.unreadable[number] for i, number in enumerate(chosen) if number in data.unreadable}
-    return dict(labels=data.labels[numbers], captions=[data.captions[i] for i in chosen], ids=[data.ids[i] for i in chosen], unreadable=unreadable)
+    captions, ids = [data.captions[i] for i in chosen], [data.ids[i] for i in chosen]
+    return dict(labels=data.labels[numbers], captions=captions, ids=ids, unreadable=unreadable)
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class TensorSet(ImageSet):
@@ -179,12 +186,15 @@ class TensorSet(ImageSet):
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.images, Tensor): raise TypeError(f"images: {type(self.images).__name__}. Give a tensor of uint8, such as torch.from_numpy(array)")
+        if not isinstance(self.images, Tensor):
+            raise TypeError(f"images: {type(self.images).__name__}. Give a tensor of uint8, "
+                            "such as torch.from_numpy(array)")
         expected = (len(self), self.channels, self.size, self.size)
         if self.images.dtype != torch.uint8 or tuple(self.images.shape) != expected:
             other = self.images.ndim == 4 and self.images.shape[1] in _CHANNELS and self.images.shape[1] != self.channels
             mend = f". Images of {self.images.shape[1]} channels need channels={self.images.shape[1]}" if other else ""
-            raise ValueError(f"images: {self.images.dtype} of shape {tuple(self.images.shape)}. Expected uint8 of shape {expected}{mend}")
+            raise ValueError(f"images: {self.images.dtype} of shape {tuple(self.images.shape)}. "
+                             f"Expected uint8 of shape {expected}{mend}")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -234,11 +244,15 @@ def captions_from_labels(
 ) -> ImageSet: # the same images with new captions; images without a label get ""
     """Caption each image with its class name. Such captions tell a guide the labels: report that beside every number made with them.
     Raises `ValueError` for a template without {}."""
-    if not isinstance(data, ImageSet): raise TypeError(f"data: {type(data).__name__}. Give a data set, such as load_data('digits').train")
-    if not isinstance(template, str): raise TypeError(f"template: {template!r} of type {type(template).__name__}. Give a text with {{}}")
+    if not isinstance(data, ImageSet):
+        raise TypeError(f"data: {type(data).__name__}. Give a data set, such as load_data('digits').train")
+    if not isinstance(template, str):
+        raise TypeError(f"template: {template!r} of type {type(template).__name__}. Give a text with {{}}")
     try: differs = template.format("a cat") != template.format("a dog")
     except (LookupError, ValueError, AttributeError): differs = False
-    if not differs: raise ValueError(f"template: {template!r}. It needs {{}} once, where the class name goes, and no other braces")
+    if not differs:
+        raise ValueError(f"template: {template!r}. It needs {{}} once, where the class name goes, "
+                         "and no other braces")
     names = [name.replace("_", " ") for name in data.classes]
     texts = [template.format(f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}") for name in names]
     return replace(data, captions=[texts[label] if label >= 0 else "" for label in data.labels.tolist()], caption_source="class names")
@@ -449,7 +463,8 @@ def _check_memory(what: str, images: int, size: int, channels: int = 3) -> None:
     from psutil import virtual_memory
     needed, there = images * channels * size ** 2, virtual_memory().total
     if needed > there:
-        raise ValueError(f"{what}: {images} images of {size} x {size} need {needed / 2 ** 30:.0f} GiB, and this machine has {there / 2 ** 30:.0f}. Ask for fewer or smaller ones")
+        raise ValueError(f"{what}: {images} images of {size} x {size} need {needed / 2 ** 30:.0f} GiB, "
+                         f"and this machine has {there / 2 ** 30:.0f}. Ask for fewer or smaller ones")
 
 # %% ../nbs/30_data.ipynb #53d65987
 @dataclass(frozen=True)
@@ -463,7 +478,8 @@ class _ShapesKnobs:
     seed: int = 0 # two seeds share no images
 
     def __post_init__(self):
-        if not isinstance(self.named, Mapping): raise TypeError(f"named: {self.named!r}. Give a mapping such as {{'shape': 0.9}}")
+        if not isinstance(self.named, Mapping):
+            raise TypeError(f"named: {self.named!r}. Give a mapping such as {{'shape': 0.9}}")
         for name in (*self.named, self.label): pick("factor of the shapes", name, _FACTORS)
         _check_shares(dict(self.named, caption_noise=self.caption_noise, nuisance=self.nuisance))
         _whole("size", self.size, 1, _SIDE)
@@ -660,8 +676,8 @@ def digits(
     return Splits(lambda: composites(range(1297), 4), lambda: composites(range(1297, 1797), 2))
 
 # %% ../nbs/30_data.ipynb #366e526c
-_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".avif", ".avifs", ".jp2", ".j2k", ".jpx",
-            ".pbm", ".pgm", ".ppm", ".pnm", ".pcx", ".tga", ".ico", ".qoi", ".sgi", ".dds")
+_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff",
+            ".avif", ".avifs", ".jp2", ".j2k", ".jpx", ".pbm", ".pgm", ".ppm", ".pnm", ".pcx", ".tga", ".ico", ".qoi", ".sgi", ".dds")
 _TABLES = ("metadata.csv", "metadata.jsonl")
 
 @cache
@@ -698,7 +714,8 @@ def _in_order(path: str) -> tuple[tuple[int, str], ...]:
     return (*[(1, folder) for folder in folders], (0, name))
 
 def _walk(root: Path) -> _Found:
-    "The files below root; hidden ones are skipped. Each real folder counts once, under its own name rather than a link's; links upwards are not followed."
+    """The files below root; hidden ones are skipped. Each real folder counts once, under its own name rather than a link's;
+    links upwards are not followed."""
     found, folders, links = _Found(root), [""], []
     seen = {str(folder) for folder in Path(os.path.realpath(root)).parents}
     while folders or links:
@@ -706,7 +723,8 @@ def _walk(root: Path) -> _Found:
         real = os.path.realpath(root / below)
         if real in seen: continue
         seen.add(real)
-        with os.scandir(root / below) as entries: here = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name, reverse=True)
+        with os.scandir(root / below) as entries: here = [entry for entry in entries if not entry.name.startswith(".")]
+        here.sort(key=lambda entry: entry.name, reverse=True)
         for entry in here:
             path = f"{below}/{entry.name}".lstrip("/")
             if not entry.is_dir(): found.add(path)
@@ -721,7 +739,8 @@ def _say_left_out(name: str, left_out: Counter[str], reason: str = "Pillow reads
     if not left_out: return
     kinds = ", ".join(f"{ending} ({count})" for ending, count in left_out.most_common(8))
     more = len(left_out) - 8
-    _warn(f"data: skipped {left_out.total()} files of {name}: {kinds}{f' and {more} more endings' if more > 0 else ''}. {reason}")
+    _warn(f"data: skipped {left_out.total()} files of {name}: "
+          f"{kinds}{f' and {more} more endings' if more > 0 else ''}. {reason}")
 
 # %% ../nbs/30_data.ipynb #5a0e93c1
 def _utf8(content: bytes, what: str) -> str:
@@ -734,18 +753,21 @@ def _utf8(content: bytes, what: str) -> str:
         found = "zero bytes"
     guess = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content[:100] else "Latin-1 or Windows-1252"
     code = "UTF-16" if guess == "UTF-16" else "WINDOWS-1252"
-    raise ValueError(f"data: {what} is not UTF-8 ({found}; {guess}?). Save it as UTF-8, e.g. iconv -f {code} -t UTF-8 old > new")
+    raise ValueError(f"data: {what} is not UTF-8 ({found}; {guess}?). Save it as UTF-8, e.g. "
+                     f"iconv -f {code} -t UTF-8 old > new")
 
 def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, str]]]:
     "Line and columns of each row; columns' names in lower case."
     rows = csv.reader(io.StringIO(text, newline=""))
     names = [name.strip().lower() for name in next(rows, [])]
     if names and not {"file_name", "text"} <= set(names):
-        raise ValueError(f"the first line is {', '.join(names)[:80]!r}; is a header missing, or the separator no comma?")
+        raise ValueError(f"the first line is {', '.join(names)[:80]!r}; is a header missing, "
+                         "or the separator no comma?")
     for row in rows:
         if not row: continue
         if len(row) != len(names):
-            raise ValueError(f"line {rows.line_num} has {len(row)} values, the header {len(names)}; put captions with commas in quotes")
+            raise ValueError(f"line {rows.line_num} has {len(row)} values, the header {len(names)}; "
+                             "put captions with commas in quotes")
         yield rows.line_num, dict(zip(names, row))
 
 def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -768,9 +790,14 @@ def _table(path: Path) -> list[tuple[str, str]]:
                 raise ValueError(f"line {line} holds {name!r} and {caption!r} where two texts are expected")
             table.append((name, caption if caption.strip() else ""))
     except (ValueError, csv.Error, RecursionError) as error:
-        raise ValueError(f"data: {str(path)!r} cannot be read as captions ({type(error).__name__}: {error}). It needs the columns file_name and text") from None
-    if not table: raise ValueError(f"data: {str(path)!r} has no rows. Expected the columns file_name and text, and one row per image; or remove the file")
-    if not any(text for _, text in table): raise ValueError(f"data: all {len(table)} captions of {str(path)!r} are empty. Fill the column text, or remove the file")
+        raise ValueError(f"data: {str(path)!r} cannot be read as captions ({type(error).__name__}: {error}). "
+                         "It needs the columns file_name and text") from None
+    if not table:
+        raise ValueError(f"data: {str(path)!r} has no rows. Expected the columns file_name and text, "
+                         "and one row per image; or remove the file")
+    if not any(text for _, text in table):
+        raise ValueError(f"data: all {len(table)} captions of {str(path)!r} are empty. Fill the column text, "
+                         "or remove the file")
     return table
 
 # %% ../nbs/30_data.ipynb #8d27f4b6
@@ -792,7 +819,8 @@ class _Names:
 
     def below(self, folder: str) -> dict[str, list[str]]:
         "The images of a folder ('' for all), by each name that may be meant."
-        start, end = (bisect_left(self.sorted, f"{folder}{mark}") for mark in ("/", "0")) if folder else (0, len(self.sorted)) # "0" follows "/"
+        start, end = 0, len(self.sorted)
+        if folder: start, end = (bisect_left(self.sorted, f"{folder}{mark}") for mark in "/0") # 0 follows / in the alphabet
         names: dict[str, list[str]] = {}
         for file in self.sorted[start:end]:
             for suffix in _suffixes(file): names.setdefault(suffix, []).append(file)
@@ -806,7 +834,8 @@ class _Names:
             if exact in self.files: return self.files[exact]
         several = below.get(name, [])
         if len(several) > 1:
-            raise ValueError(f"data: {name!r} in {str(table)!r} may be {several[0]!r} or {several[1]!r}. Write names relative to {str(self.path)!r}")
+            raise ValueError(f"data: {name!r} in {str(table)!r} may be {several[0]!r} or {several[1]!r}. "
+                             f"Write names relative to {str(self.path)!r}")
         return self.files[several[0]] if several else None
 
 def _from_tables(path: Path, files: list[str], tables: list[str]) -> dict[str, str]:
@@ -823,11 +852,15 @@ def _from_tables(path: Path, files: list[str], tables: list[str]) -> dict[str, s
             twice += captions.get(file, text) != text
             captions[file] = text
         if len(unknown) == len(rows):
-            raise ValueError(f"data: 0 of {len(rows)} names in {str(path / table)!r} match, e.g. {unknown[0]!r}; an image is called e.g. {files[0]!r}. "
+            raise ValueError(f"data: 0 of {len(rows)} names in {str(path / table)!r} match, e.g. {unknown[0]!r}; "
+                             f"an image is called e.g. {files[0]!r}. "
                              "Write names relative to the data set's folder, a split's, or the class folder's; or remove the file")
         if unknown:
-            _warn(f"data: {len(unknown)} of {len(rows)} names in {str(path / table)!r} match no image, e.g. {unknown[0]!r}. Correct or remove them")
-    if twice: _warn(f"data: {twice} rows of the metadata of {str(path)!r} give an image another caption than a row before; the last one counts")
+            _warn(f"data: {len(unknown)} of {len(rows)} names in {str(path / table)!r} match no image, e.g. "
+                  f"{unknown[0]!r}. Correct or remove them")
+    if twice:
+        _warn(f"data: {twice} rows of the metadata of {str(path)!r} give an image another caption than a row "
+              "before; the last one counts")
     return captions
 
 def _sidecars(found: _Found) -> list[str]:
@@ -852,9 +885,12 @@ def _captions(path: Path, parts: list[_Found]) -> list[tuple[list[str], str]]:
         elif part.texts:
             stems = {Path(file).with_suffix("").as_posix() for file in part.images}
             unused = len(stems & part.texts.keys())
-            if unused: _warn(f"data: {unused} texts beside images of {str(part.root)!r} are not used, as a metadata file has the captions. Remove either")
+            if unused:
+                _warn(f"data: {unused} texts beside images of {str(part.root)!r} are not used, "
+                      "as a metadata file has the captions. Remove either")
         if source == "sidecar files" and part.texts and not any(captions):
-            _warn(f"data: none of the {len(part.texts)} text files in {str(part.root)!r} is called as an image, or they are empty: no captions. Expected cat.txt beside cat.jpg")
+            _warn(f"data: none of the {len(part.texts)} text files in {str(part.root)!r} is called as an image, "
+                  "or they are empty: no captions. Expected cat.txt beside cat.jpg")
         results.append((captions, source if any(captions) else "none"))
     return results
 
@@ -872,7 +908,8 @@ def _eight_bits(image: Any) -> Any:
     usual = (65_535,) if sixteen else _WHITE["float" if floats else "int"]
     white = next((w for w in usual if high <= w), None)
     if not low >= 0 or white is None:
-        raise ValueError(f"values from {low:g} to {high:g} in a picture of 32 bits: expected 0 to {', '.join(f'{w:g}' for w in usual)}. Convert it to 8 or 16 bits")
+        raise ValueError(f"values from {low:g} to {high:g} in a picture of 32 bits: "
+                         f"expected 0 to {', '.join(f'{w:g}' for w in usual)}. Convert it to 8 or 16 bits")
     grey = Image.fromarray(np.rint(values.astype(np.float64) * (255 / white)).astype(np.uint8))
     clear = image.info.get("transparency")
     if isinstance(clear, int): grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
@@ -962,7 +999,8 @@ class EncodedSet(ImageSet):
 
     @cached_property
     def fingerprint(self) -> str:
-        "Digest of size, labels, classes, captions, ids, each encoded image's length, beginning and end; and channels and background, where they are not 3 and white."
+        """Digest of size, labels, classes, captions, ids, each encoded image's length, beginning and end;
+        and channels and background, where they are not 3 and white."""
         shown = [] if (self.channels, self.background) == (3, "white") else [self.channels, self.background]
         facts = json.dumps([self.classes, self.captions, self.ids])
         return digest(self.size, self.labels, facts, *[_ends(self, number) for number in range(len(self))], *shown)
@@ -977,7 +1015,8 @@ class EncodedSet(ImageSet):
         return images, failures
 
     def reads(self, groups: Sequence[Int64[Tensor, "b"]], workers: int | None = None, pinned: bool = False) -> Iterator[tuple[Tensor, Tensor, dict[int, str]]]:
-        "`read` for groups of images, by loader processes that work ahead. Failures are kept in `unreadable`; with `strict`, one raises `ValueError`."
+        """`read` for groups of images, by loader processes that work ahead. Failures are kept in `unreadable`;
+        with `strict`, one raises `ValueError`."""
         if workers is None: workers = min(8, os.cpu_count() or 1) if len(groups) > 8 else 0
         loader = DataLoader(_Reads(self, groups), batch_size=None, num_workers=workers, pin_memory=pinned, generator=torch.Generator())
         for numbers, images, failures in loader:
@@ -1052,8 +1091,11 @@ def _load(
     held = TensorSet(**known, strict=how.strict, images=images)
     if not failed: return held
     first = "{!r} ({})".format(*next(iter(failed.items())))
-    if how.strict: raise ValueError(f"data: cannot read {first}. Remove or replace it, or pass strict=False to skip such images")
-    if len(failed) == len(data): raise ValueError(f"data: none of the {len(data)} images of {data.name} could be read; the first is {first}")
+    if how.strict:
+        raise ValueError(f"data: cannot read {first}. Remove or replace it, "
+                         "or pass strict=False to skip such images")
+    if len(failed) == len(data):
+        raise ValueError(f"data: none of the {len(data)} images of {data.name} could be read; the first is {first}")
     _warn(f"skipped {len(failed)} of {len(data)} images of {data.name} that cannot be read, e.g. {first}")
     return replace(held.subset(torch.tensor([i for i, name in enumerate(data.ids) if name not in failed])), skipped=failed)
 
@@ -1080,7 +1122,8 @@ def _by_split(names: Sequence[str], where: str) -> dict[str, str]:
     for kind in ("train", "test", "val"):
         alike = [name for name in names if _split_of(name) == kind]
         exact = [name for name in _EXACT if name in alike]
-        if len(alike) > 1 and not exact: raise ValueError(f"data: {where} has {' and '.join(alike)}, which all mean {kind}. Rename or join them")
+        if len(alike) > 1 and not exact:
+            raise ValueError(f"data: {where} has {' and '.join(alike)}, which all mean {kind}. Rename or join them")
         if alike: splits[kind] = (exact or alike)[0]
     return splits
 
@@ -1091,11 +1134,13 @@ def _split_folders(path: Path) -> tuple[str, str | None]:
     held_out = splits.get("test", splits.get("val"))
     train = splits.get("train")
     if train is None or (held_out is None and train not in _EXACT and len(folders) > 1):
-        if train is None and held_out in _EXACT: raise FileNotFoundError(f"data: {str(path)!r} has {held_out}/ but no train/. {_LAYOUT}")
+        if train is None and held_out in _EXACT:
+            raise FileNotFoundError(f"data: {str(path)!r} has {held_out}/ but no train/. {_LAYOUT}")
         return "", None
     files = sum(_ending(entry.name) in _images() for entry in os.scandir(path) if entry.is_file())
     unused = [f"{name}/" for name in folders if name not in (train, held_out)] + [f"{files} images"] * bool(files)
-    if unused: _warn(f"data: {str(path)!r} is read as {train}/" + (f" and {held_out}/" if held_out else "") + f"; left out beside them: {', '.join(unused)}")
+    if unused:
+        _warn(f"data: {str(path)!r} is read as {train}/" + (f" and {held_out}/" if held_out else "") + f"; left out beside them: {', '.join(unused)}")
     return train, held_out
 
 def _say_split_classes(root: Path, files: list[str]) -> None:
@@ -1104,7 +1149,8 @@ def _say_split_classes(root: Path, files: list[str]) -> None:
     inner = {"/".join(file.split("/")[:2]) for file in files if file.count("/") > 1}
     alike = sorted(name for name in classes | inner if _split_of(name.rpartition("/")[2]))
     if not alike: return
-    _warn(f"data: in {str(root)!r} {', '.join(alike[:6])} {'counts as a class or a part of one' if len(alike) == 1 else 'count as classes or parts of them'}, "
+    _warn(f"data: in {str(root)!r} {', '.join(alike[:6])} "
+          f"{'counts as a class or a part of one' if len(alike) == 1 else 'count as classes or parts of them'}, "
                   "though called like a split. For splits give the folder that holds train/ and test/")
 
 # %% ../nbs/30_data.ipynb #2e6b90d4
@@ -1119,10 +1165,12 @@ def _file_set(
     folder = [file.split("/")[0] if "/" in file else None for file in found.images]
     if classes is None: classes = tuple(sorted({f for f in folder if f}))
     if unknown := {f for f in folder if f} - set(classes):
-        raise ValueError(f"data: {str(found.root)!r} has the classes {sorted(unknown)}, which the training images lack")
+        raise ValueError(f"data: {str(found.root)!r} has the classes {sorted(unknown)}, "
+                         "which the training images lack")
     label = {c: k for k, c in enumerate(classes)} | {None: -1}
     labels = torch.tensor([label[f] for f in folder])
-    return FileSet(name=name, classes=classes, labels=labels, captions=captions[0], caption_source=captions[1], root=found.root, ids=found.images, **how.form)
+    known = dict(name=name, classes=classes, labels=labels, captions=captions[0], caption_source=captions[1], **how.form)
+    return FileSet(root=found.root, ids=found.images, **known)
 
 def _found(root: Path) -> _Found:
     "The files below a folder. Raises `FileNotFoundError` where no image is among them."
@@ -1137,7 +1185,8 @@ def _fifth(data: EncodedSet, where: str) -> tuple[EncodedSet, EncodedSet]:
     "A data set in two: four fifths and a fifth, by a hash of the ids. Says so."
     names = [name.encode("utf-8", "backslashreplace").decode() for name in data.ids] # file names may be no Unicode
     chosen = torch.tensor([int(digest(name)[:8], 16) % 5 == 0 for name in names], dtype=torch.bool)
-    _warn(f"data: {where} has no test images of its own: about a fifth, {int(chosen.sum())} of {len(data)}, is held out for testing")
+    _warn(f"data: {where} has no test images of its own: about a fifth, {int(chosen.sum())} of {len(data)}, "
+          "is held out for testing")
     return data.subset((~chosen).nonzero()[:, 0]), data.subset(chosen.nonzero()[:, 0])
 
 def image_folder(
@@ -1153,7 +1202,8 @@ def image_folder(
     """Images in folders. Raises `FileNotFoundError` for a path without images, `ValueError` for broken metadata or,
     with `strict`, for an unreadable image. Warns of whatever is left out."""
     how = _Decoding(size, strict, memory, workers, progress, channels, background)
-    if not isinstance(path, (str, os.PathLike)): raise TypeError(f"path: {path!r} of type {type(path).__name__}. Give a folder's path")
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path: {path!r} of type {type(path).__name__}. Give a folder's path")
     path = Path(path).expanduser()
     if not os.path.isdir(path): raise FileNotFoundError(f"data: there is no folder {str(path)!r}. {_LAYOUT}")
     folders = [folder for folder in _split_folders(path) if folder is not None]
@@ -1175,13 +1225,16 @@ def torchvision_set(
     "CIFAR-10/100 (A. Krizhevsky, 2009) or STL-10 (A. Coates, H. Lee and A. Ng, 2011). Raises `FileNotFoundError` where the files are not there."
     if size is not None: _whole("size", size, 1, _SIDE)
     _flag("download", download)
-    if not isinstance(root, (str, os.PathLike)): raise TypeError(f"root: {root!r} of type {type(root).__name__}. Give a folder's path")
+    if not isinstance(root, (str, os.PathLike)):
+        raise TypeError(f"root: {root!r} of type {type(root).__name__}. Give a folder's path")
     from torchvision import datasets
     make = pick("torchvision data set", name, dict(cifar10=datasets.CIFAR10, cifar100=datasets.CIFAR100, stl10=datasets.STL10))
     splits = [dict(split="train"), dict(split="test")] if name == "stl10" else [dict(train=True), dict(train=False)]
     try: sets = [make(str(root), download=download, **split) for split in splits]
     except RuntimeError as error:
-        raise FileNotFoundError(f"data: {name} is not under {str(root)!r} ({error}). Pass download=True to fetch it, or give the folder that holds torchvision's files") from None
+        raise FileNotFoundError(f"data: {name} is not under {str(root)!r} ({error}). "
+                                "Pass download=True to fetch it, or give the folder that holds torchvision's "
+                                "files") from None
     return Splits(*[partial(_from_torchvision, name, part, size) for part in sets])
 
 def _from_torchvision(name: str, source: Dataset, size: int | None) -> TensorSet:
@@ -1227,8 +1280,10 @@ def _members(archive: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]
     try:
         with tarfile.open(archive, "r:") as tar:
             for member in tar:
-                if member.offset <= last or member.size < 0 or member.offset_data + (member.size if member.isreg() else 0) > length:
-                    raise tarfile.ReadError(f"{member.name[:80]!r} of {member.size} bytes lies at {member.offset_data}, the archive has {length}")
+                end = member.offset_data + (member.size if member.isreg() else 0)
+                if member.offset <= last or member.size < 0 or end > length:
+                    raise tarfile.ReadError(f"{member.name[:80]!r} of {member.size} bytes lies at "
+                                            f"{member.offset_data}, the archive has {length}")
                 last = member.offset
                 yield tar, member
             tar.fileobj.seek(tar.offset)
@@ -1236,8 +1291,11 @@ def _members(archive: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]
     except (tarfile.TarError, MemoryError, OverflowError, EOFError, RecursionError) as error:
         with open(archive, "rb") as file: head = file.read(4)
         packed = next((f"It is packed with {kind}. " for magic, kind in _PACKED.items() if head.startswith(magic)), "")
-        raise ValueError(f"data: {where} is not an uncompressed tar archive, or is truncated ({error}). {packed}Fetch it again, or unpack it") from None
-    if any(rest): raise ValueError(f"data: {where} goes on after its end, as archives do that were joined. Unpack it with tar --ignore-zeros, or keep one archive per file")
+        raise ValueError(f"data: {where} is not an uncompressed tar archive, or is truncated ({error}). "
+                         f"{packed}Fetch it again, or unpack it") from None
+    if any(rest):
+        raise ValueError(f"data: {where} goes on after its end, as archives do that were joined. "
+                         "Unpack it with tar --ignore-zeros, or keep one archive per file")
     if not rest: _warn(f"data: {where} lacks the mark of its end: it may be truncated. Fetch it again")
 
 def _tar_samples(archive: Path, left_out: Counter[str]) -> dict[str, _TarSample]:
@@ -1282,10 +1340,13 @@ def _expand(pattern: str) -> list[Path]:
     if os.path.isdir(Path(pattern).expanduser()): pattern = f"{escape(pattern)}/*.[tT][aA][rR]"
     if found := re.search(r"\{(\d+)\.\.(\d+)\}", pattern):
         first, last = found.groups()
-        if int(last) - int(first) >= 10 ** 6: raise ValueError(f"data: {pattern!r} names {int(last) - int(first) + 1} archives. Name fewer, or use *")
+        if int(last) - int(first) >= 10 ** 6:
+            raise ValueError(f"data: {pattern!r} names {int(last) - int(first) + 1} archives. Name fewer, or use *")
         return [path for k in range(int(first), int(last) + 1) for path in _expand(f"{pattern[:found.start()]}{k:0{len(first)}d}{pattern[found.end():]}")]
     paths = sorted(map(Path, glob(str(Path(pattern).expanduser()))))
-    if not paths: raise FileNotFoundError(f"data: there is no archive {pattern!r}. Give a folder of .tar files, or a pattern such as shards/{{000..127}}.tar or shards/*.tar")
+    if not paths:
+        raise FileNotFoundError(f"data: there is no archive {pattern!r}. Give a folder of .tar files, "
+                                f"or a pattern such as shards/{{000..127}}.tar or shards/*.tar")
     return paths
 
 def _shard_split(archive: Path) -> str | None:
@@ -1296,7 +1357,8 @@ def _shard_split(archive: Path) -> str | None:
 def _tar_parts(pattern: str) -> list[list[Path]]:
     "The archives of train and test, or of all where they are one; says what is left out."
     named = pattern.split("::")
-    if len(named) > 2: raise ValueError(f"data: {pattern!r} has {len(named)} parts. Give one pattern, or two as train::test")
+    if len(named) > 2:
+        raise ValueError(f"data: {pattern!r} has {len(named)} parts. Give one pattern, or two as train::test")
     if len(named) == 2: return [_expand(part) for part in named]
     folder = Path(pattern).expanduser()
     if os.path.isdir(folder) and not any(folder.glob("*.[tT][aA][rR]")):
@@ -1311,7 +1373,9 @@ def _tar_parts(pattern: str) -> list[list[Path]]:
     held_out = next((kind for kind in ("test", "val") if kind in splits), None)
     if "train" not in splits or held_out is None: return [archives]
     unused = [archive.name for kind, those in splits.items() if kind not in ("train", held_out) for archive in those]
-    if unused: _warn(f"data: {pattern!r} is read as archives of train and {held_out}; left out: {', '.join(unused[:6])}{' ...' * (len(unused) > 6)}")
+    if unused:
+        _warn(f"data: {pattern!r} is read as archives of train and {held_out}; left out: "
+              f"{', '.join(unused[:6])}{' ...' * (len(unused) > 6)}")
     return [splits["train"], splits[held_out]]
 
 # %% ../nbs/30_data.ipynb #b90c52e7
@@ -1320,7 +1384,8 @@ _KEPT = 2 ** 16 # labels below this are class numbers as they are; larger ones a
 def _class_numbers(labels: list[list[int]]) -> tuple[tuple[str, ...], list[Int64[Tensor, "n"]]]:
     "Classes, and labels as indices, of the parts of a data set. Small labels stay as they are; where one is large, each distinct one is a class."
     distinct = sorted({label for part in labels for label in part if label >= 0})
-    if not distinct or distinct[-1] < _KEPT: return tuple(str(k) for k in range(max(distinct, default=-1) + 1)), [torch.tensor(part) for part in labels]
+    if not distinct or distinct[-1] < _KEPT:
+        return tuple(str(k) for k in range(max(distinct, default=-1) + 1)), [torch.tensor(part) for part in labels]
     index = {label: k for k, label in enumerate(distinct)} | {-1: -1}
     return tuple(map(str, distinct)), [torch.tensor([index[label] for label in part]) for part in labels]
 
@@ -1357,7 +1422,8 @@ def _tar_set(archives: list[Path], name: str, how: _Decoding) -> tuple[TarSet, l
             what = f"sample {key!r} of {str(archive)!r}"
             try: caption, label = _tar_facts(sample.texts, what)
             except (ValueError, RecursionError) as error:
-                raise ValueError(f"data: {what} has metadata that cannot be read ({error}). Expected a whole number in .cls, UTF-8 in .txt, an object in .json") from None
+                raise ValueError(f"data: {what} has metadata that cannot be read ({error}). "
+                                 "Expected a whole number in .cls, UTF-8 in .txt, an object in .json") from None
             ids.append(f"{archive.name}/{key}")
             places.append((k, *sample.images[0]))
             captions.append(caption)
@@ -1365,9 +1431,13 @@ def _tar_set(archives: list[Path], name: str, how: _Decoding) -> tuple[TarSet, l
     _say_left_out(name, left_out)
     without.say("{} samples of " + name.replace("{", "{{").replace("}", "}}") + " have no image and are left out, e.g. {}")
     more.say("{} samples have further files such as 000.seg.png, or further images; only the first image of each counts, e.g. {}")
-    if not ids: raise FileNotFoundError(f"data: no images in {len(archives)} archives of {name!r}. Expected samples such as 000017.jpg with 000017.txt or 000017.cls")
+    if not ids:
+        raise FileNotFoundError(f"data: no images in {len(archives)} archives of {name!r}. "
+                                "Expected samples such as 000017.jpg with 000017.txt or 000017.cls")
     source = "text files in the archives" if any(captions) else "none"
-    return TarSet(name=name, classes=(), labels=torch.full((len(ids),), -1), captions=captions, caption_source=source, ids=ids, archives=archives, places=torch.tensor(places), **how.form), labels
+    unknown = torch.full((len(ids),), -1)
+    known = dict(name=name, classes=(), labels=unknown, captions=captions, caption_source=source, ids=ids, **how.form)
+    return TarSet(archives=archives, places=torch.tensor(places), **known), labels
 
 def tar_shards(
     pattern: str, # archives, e.g. a folder, train/*.tar, or train-{000..127}.tar::test-*.tar
@@ -1382,7 +1452,9 @@ def tar_shards(
     """Images in tar archives. Raises `FileNotFoundError` where there are none, `ValueError` for a broken archive or broken metadata.
     Warns of whatever is left out."""
     how = _Decoding(size, strict, memory, workers, progress, channels, background)
-    if not isinstance(pattern, (str, os.PathLike)): raise TypeError(f"pattern: {pattern!r} of type {type(pattern).__name__}. Give a folder or a pattern such as shards/*.tar")
+    if not isinstance(pattern, (str, os.PathLike)):
+        raise TypeError(f"pattern: {pattern!r} of type {type(pattern).__name__}. "
+                        "Give a folder or a pattern such as shards/*.tar")
     pattern = os.fspath(pattern)
     names = [Path(part).name for part in pattern.split("::")]
     parts = _tar_parts(pattern)
@@ -1415,7 +1487,8 @@ def _image_column(name: str, features: Mapping[str, Any]) -> str:
     if len(images) > 1:
         chosen = next((column for column in ("image", "img") if column in images), images[0])
         others = ", ".join(column for column in images if column != chosen)
-        _warn(f"data: {name} has {len(images)} columns of images; {chosen} is taken, not {others}. To take another, call remove_columns first")
+        _warn(f"data: {name} has {len(images)} columns of images; {chosen} is taken, not {others}. "
+              "To take another, call remove_columns first")
         return chosen
     if images: return images[0]
     for column in ("image", "img", "picture"):
@@ -1427,15 +1500,21 @@ def _image_column(name: str, features: Mapping[str, Any]) -> str:
 def _label_column(name: str, features: Mapping[str, Any], wanted: str | None) -> str | None:
     "The column of labels: the one asked for, the one column of class labels, or one named label. Raises `ValueError` where the user must choose."
     import datasets
-    possible = [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)
-                or (isinstance(feature, datasets.Value) and re.fullmatch(r"bool|u?int\d+|(large_)?string|string_view", feature.dtype))]
+    possible = []
+    for column, feature in features.items():
+        kinds = r"bool|u?int\d+|(large_)?string|string_view"
+        plain = isinstance(feature, datasets.Value) and re.fullmatch(kinds, feature.dtype) is not None
+        if plain or isinstance(feature, datasets.ClassLabel): possible.append(column)
     if wanted is not None: return pick("column of labels", wanted, dict(zip(possible, possible)))
     classes = [column for column in possible if isinstance(features[column], datasets.ClassLabel)]
-    if len(classes) > 1: raise ValueError(f"data: {name} has {len(classes)} columns of class labels: {', '.join(classes)}. Choose one, as in hf:PATH?label={classes[0]}")
+    if len(classes) > 1:
+        raise ValueError(f"data: {name} has {len(classes)} columns of class labels: {', '.join(classes)}. "
+                         f"Choose one, as in hf:PATH?label={classes[0]}")
     if classes: return classes[0]
     named = [column for column in ("label", "labels") if column in features]
     if named and named[0] not in possible:
-        _warn(f"data: the column {named[0]} of {name} holds {features[named[0]]}, no class per image: the images have no labels")
+        _warn(f"data: the column {named[0]} of {name} holds {features[named[0]]}, no class per image: "
+              "the images have no labels")
         return None
     return named[0] if named else None
 
@@ -1444,7 +1523,9 @@ def _hf_labels(name: str, rows: list[Any], column: str | None) -> tuple[tuple[st
     import datasets
     if column is None: return (), [torch.full((len(part),), -1) for part in rows]
     feature, written = rows[0].features[column], [list(part[column]) for part in rows]
-    if isinstance(feature, datasets.ClassLabel): classes, numbers = tuple(feature.names), [[-1 if v is None else v for v in part] for part in written]
+    if isinstance(feature, datasets.ClassLabel):
+        classes = tuple(feature.names)
+        numbers = [[-1 if v is None else v for v in part] for part in written]
     elif "string" in feature.dtype:
         classes = tuple(sorted({v for part in written for v in part if v}))
         index = {v: k for k, v in enumerate(classes)}
@@ -1452,7 +1533,9 @@ def _hf_labels(name: str, rows: list[Any], column: str | None) -> tuple[tuple[st
     else:
         numbers = [[-1 if v is None else int(v) for v in part] for part in written]
         lowest = min((v for part in numbers for v in part), default=-1)
-        if lowest < -1: raise ValueError(f"data: the column {column} of {name} holds {lowest}. Expected whole numbers from 0, or -1 for unknown")
+        if lowest < -1:
+            raise ValueError(f"data: the column {column} of {name} holds {lowest}. Expected whole numbers from 0, "
+                             "or -1 for unknown")
         return _class_numbers(numbers)
     return classes, [torch.tensor(part, dtype=torch.int64) for part in numbers]
 
@@ -1463,7 +1546,9 @@ def _hf_captions(name: str, rows: Any) -> tuple[list[str], str]:
     captions = []
     for value in rows[column]:
         text = next(iter(value), None) if isinstance(value, list) else value
-        if not isinstance(text, str | None): raise ValueError(f"data: the column {column} of {name} holds {text!r:.80}. Expected a text, or a list of texts; rename it if it holds no captions")
+        if not isinstance(text, str | None):
+            raise ValueError(f"data: the column {column} of {name} holds {text!r:.80}. Expected a text, "
+                             "or a list of texts; rename it if it holds no captions")
         captions.append(text if text and text.strip() else "")
     return captions, f"column {column}" if any(captions) else "none"
 
@@ -1472,13 +1557,15 @@ def _from_hugging_face(name: str, parts: list[Any], how: _Decoding, label: str |
     import datasets
     image, column = _image_column(name, parts[0].features), _label_column(name, parts[0].features, label)
     for part in parts[1:]:
-        if lacking := {c for c in (image, column) if c} - set(part.features): raise ValueError(f"data: a split of {name} lacks the columns {sorted(lacking)}, which train has")
+        if lacking := {c for c in (image, column) if c} - set(part.features):
+            raise ValueError(f"data: a split of {name} lacks the columns {sorted(lacking)}, which train has")
     classes, labels = _hf_labels(name, parts, column)
     sets = []
     for part, numbers in zip(parts, labels):
         captions, source = _hf_captions(name, part)
         encoded = part.select_columns([image]).cast_column(image, datasets.Image(decode=False))
-        sets.append(HuggingFaceSet(name=name, classes=classes, labels=numbers, captions=captions, caption_source=source, rows=encoded, numbers=torch.arange(len(part)), **how.form))
+        known = dict(name=name, classes=classes, labels=numbers, captions=captions, caption_source=source, **how.form)
+        sets.append(HuggingFaceSet(rows=encoded, numbers=torch.arange(len(part)), **known))
     return sets
 
 # %% ../nbs/30_data.ipynb #d191621f
@@ -1487,9 +1574,12 @@ def _hf_read(path: str) -> Any:
     import datasets
     folder = Path(path).expanduser()
     saved = any(os.path.isfile(folder / name) for name in ("state.json", "dataset_dict.json"))
-    try: return datasets.load_from_disk(str(folder)) if saved else datasets.load_dataset(str(folder) if os.path.exists(folder) else path)
+    try:
+        if saved: return datasets.load_from_disk(str(folder))
+        return datasets.load_dataset(str(folder) if os.path.exists(folder) else path)
     except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
-        raise FileNotFoundError(f"data: {path!r} is neither a folder of save_to_disk, of parquet files or of images, nor a dataset that can be fetched "
+        raise FileNotFoundError(f"data: {path!r} is neither a folder of save_to_disk, "
+                                "of parquet files or of images, nor a dataset that can be fetched "
                                 f"({type(error).__name__}: {str(error)[:200]})") from error
 
 def _hf_parts(found: Any, path: str) -> list[Any]:
@@ -1499,9 +1589,11 @@ def _hf_parts(found: Any, path: str) -> list[Any]:
     splits = _by_split(list(found), repr(path))
     train, held_out = splits.get("train"), splits.get("test", splits.get("val"))
     if train is None and len(found) == 1: train, held_out = next(iter(found)), None
-    if train is None: raise ValueError(f"data: {path!r} has the splits {list(found)}. Expected train, and test or validation")
+    if train is None:
+        raise ValueError(f"data: {path!r} has the splits {list(found)}. Expected train, and test or validation")
     unused = [name for name in found if name not in (train, held_out)]
-    if unused: _warn(f"data: of the splits of {path!r}, {train}" + (f" and {held_out} are" if held_out else " is") + f" read; left out: {', '.join(unused)}")
+    if unused:
+        _warn(f"data: of the splits of {path!r}, {train}" + (f" and {held_out} are" if held_out else " is") + f" read; left out: {', '.join(unused)}")
     return [found[part] for part in (train, held_out) if part is not None]
 
 def hugging_face(
@@ -1517,7 +1609,8 @@ def hugging_face(
     """A Hugging Face dataset. Raises `ModuleNotFoundError` without the package, `FileNotFoundError` where the dataset is neither here
     nor to be fetched, `ValueError` without images, or where several columns may be the labels. Warns of whatever is left out."""
     how = _Decoding(size, strict, memory, workers, progress, channels, background)
-    if not isinstance(path, (str, os.PathLike)): raise TypeError(f"path: {path!r} of type {type(path).__name__}. Give a folder or a dataset's name")
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path: {path!r} of type {type(path).__name__}. Give a folder or a dataset's name")
     try: import datasets
     except ModuleNotFoundError: raise ModuleNotFoundError("data: hf:PATH needs the package datasets. Run pip install datasets") from None
     path, _, label = os.fspath(path).partition("?label=")
@@ -1542,28 +1635,37 @@ def load_data(
     background: str = "white", # colour behind what is transparent in folder, webdataset and hf, where alpha is not kept
 ) -> Splits: # train and test
     "Load a data set by name. Raises `ValueError` for an unknown one, `FileNotFoundError` where there is nothing."
-    if not isinstance(spec, str): raise TypeError(f"data: {spec!r} of type {type(spec).__name__}. Give a text such as digits or folder:PATH")
+    if not isinstance(spec, str):
+        raise TypeError(f"data: {spec!r} of type {type(spec).__name__}. Give a text such as digits or folder:PATH")
     name, _, path = spec.partition(":")
     made, read = ("shapes", "digits"), ("folder", "webdataset", "hf", "cifar10", "cifar100", "stl10")
     pick("data set", name, dict.fromkeys([*made, *[f"{r}:PATH" for r in read]]) if name not in read else dict.fromkeys(read))
-    if bool(path) != (name in read): raise ValueError(f"data: {spec!r}. " + (f"Say where it is: {name}:PATH" if name in read else f"{name} takes no path"))
+    if bool(path) != (name in read):
+        raise ValueError(f"data: {spec!r}. " + (f"Say where it is: {name}:PATH" if name in read else f"{name} takes no path"))
     if size is not None: _whole("size", size, 1, _SIDE)
     how = _Decoding(32 if size is None else size, strict, memory, workers, progress, channels, background)
     _flag("download", download)
     streams = dict(folder=image_folder, webdataset=tar_shards, hf=hugging_face)
-    if name in streams: return streams[name](path, 224 if size is None else size, strict, memory, workers, progress, channels, background)
-    if channels != 3: raise ValueError(f"channels: {channels}, but the images of {name} have 3. Other numbers are for folder, webdataset and hf")
+    if name in streams:
+        return streams[name](path, 224 if size is None else size, strict, memory, workers, progress, channels, background)
+    if channels != 3:
+        raise ValueError(f"channels: {channels}, but the images of {name} have 3. Other numbers are for folder, "
+                         "webdataset and hf")
     if name == "shapes": return shapes(world=ShapesWorld(size=how.size, seed=seed))
     if name == "digits": return digits(how.size, seed)
     return torchvision_set(name, path, size, download)
 
 # %% ../nbs/30_data.ipynb #bc716d80
-def _check_numbers(argument: str, numbers: Any, n: int) -> Int64[Tensor, "m"]:
-    "Positions in a data set of n images. Raises `TypeError` or `ValueError` that names the argument."
-    if not isinstance(numbers, Tensor): raise TypeError(f"{argument}: {type(numbers).__name__}. Give a tensor of int64")
-    if numbers.ndim != 1 or (len(numbers) and numbers.dtype != torch.int64): raise ValueError(f"{argument}: {numbers.dtype} of shape {tuple(numbers.shape)}. Expected int64 of shape (m,)")
+def _check_numbers(argument: str, numbers: Any, n: int, every: bool = False) -> Int64[Tensor, "m"]:
+    "Positions in a data set of n images; with `every`, one per image. Raises `TypeError` or `ValueError` that names the argument."
+    if not isinstance(numbers, Tensor):
+        raise TypeError(f"{argument}: {type(numbers).__name__}. Give a tensor of int64")
+    if numbers.ndim != 1 or (len(numbers) and numbers.dtype != torch.int64):
+        raise ValueError(f"{argument}: {numbers.dtype} of shape {tuple(numbers.shape)}. "
+                         "Expected int64 of shape (m,)")
     if len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < n:
         raise ValueError(f"{argument}: numbers from {int(numbers.min())} to {int(numbers.max())} for {n} images")
+    if every and len(numbers) != n: raise ValueError(f"{argument}: {len(numbers)} numbers for {n} images. Give one per image")
     return numbers.cpu().long()
 
 def _groups(
@@ -1581,18 +1683,35 @@ def _say_unreadable(data: ImageSet, met: dict[int, str], empty: int) -> None:
     first = ", ".join(f"{data.ids[number]!r} ({why})" for number, why in list(met.items())[:3])
     batches_too = f" {empty} batch had no image that could be read, and was left out." if empty == 1 else ""
     if empty > 1: batches_too = f" {empty} batches had no image that could be read, and were left out."
-    _warn(f"data: {len(met)} of {len(data)} images of {data.name} cannot be read and are left out, e.g. {first}.{batches_too} "
+    _warn(f"data: {len(met)} of {len(data)} images of {data.name} cannot be read and are left out, e.g. "
+          f"{first}.{batches_too} "
                   "Remove or replace them; data.unreadable names all, strict=True raises")
+
+def _read_rows(numbers: Int64[Tensor, "b"], companion: Int64[Tensor, "n"] | None, failures: dict[int, str]) -> Int64[Tensor, "r"]:
+    "The rows of a batch whose image was read, and its companion too."
+    rows = []
+    for row, number in enumerate(numbers.tolist()):
+        torn = number in failures or (companion is not None and int(companion[number]) in failures)
+        if not torn: rows.append(row)
+    return torch.tensor(rows, dtype=torch.int64)
+
+def _nothing_read(data: ImageSet, count: int, failures: dict[int, str]) -> ValueError:
+    "The error of a process that has nothing of a batch while others have their shares, and would wait for it."
+    return ValueError(f"data: none of {count} images of {data.name} in this process's share of a batch can be "
+                      f"read, e.g. {next(iter(failures.values()))}. Replace them")
 
 def _check_batches(data: Any, batch_size: Any, generator: Any, drop_last: Any, workers: Any, skip: Any, share: Any) -> None:
     "Raises `TypeError` or `ValueError` that names the argument."
-    if not isinstance(data, ImageSet): raise TypeError(f"data: {type(data).__name__}. Give a data set, such as load_data('digits').train")
+    if not isinstance(data, ImageSet):
+        raise TypeError(f"data: {type(data).__name__}. Give a data set, such as load_data('digits').train")
     _whole("batch_size", batch_size, 1)
-    if not isinstance(generator, torch.Generator | None): raise TypeError(f"generator: {type(generator).__name__}. Give a torch.Generator, or None to keep the order")
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(f"generator: {type(generator).__name__}. Give a torch.Generator, or None to keep the order")
     _flag("drop_last", drop_last)
     if workers is not None: _whole("workers", workers, 0, 1024)
     _whole("skip", skip)
-    if not isinstance(share, Sequence) or len(share) != 2: raise TypeError(f"share: {share!r}. Give (k, of), such as (0, 2) for the first of two halves")
+    if not isinstance(share, Sequence) or len(share) != 2:
+        raise TypeError(f"share: {share!r}. Give (k, of), such as (0, 2) for the first of two halves")
     _whole("share", share[1], 1)
     _whole("share", share[0], 0, share[1] - 1)
 
@@ -1614,9 +1733,7 @@ def batches(
     `strict` data, for a batch size below 1, and where nothing of this process's share of a batch can be read, as others wait for it."""
     _check_batches(data, batch_size, generator, drop_last, workers, skip, share)
     among = torch.arange(len(data)) if among is None else _check_numbers("among", among, len(data))
-    if companion is not None:
-        companion = _check_numbers("companion", companion, len(data))
-        if len(companion) != len(data): raise ValueError(f"companion: {len(companion)} numbers for {len(data)} images. Give one per image")
+    if companion is not None: companion = _check_numbers("companion", companion, len(data), every=True)
     groups = [group.tensor_split(share[1])[share[0]] for group in _groups(among, batch_size, generator, drop_last)[skip:]]
     pinned = device is not None and torch.device(device).type == "cuda"
     wanted = groups if companion is None else [torch.cat([group, companion[group]]) for group in groups]
@@ -1629,11 +1746,11 @@ def batches(
                 if data.strict: raise _cannot_read(data, *next(iter(failures.items())))
                 met |= {number: why for number, why in failures.items() if number not in before}
                 data.unreadable.update(failures)
-                whole = torch.tensor([n not in failures and (companion is None or int(companion[n]) not in failures) for n in numbers.tolist()])
-                if share[1] > 1 and not whole.any(): raise ValueError(f"data: none of {len(whole)} images of {data.name} in this process's share of a batch can be read, e.g. {next(iter(failures.values()))}. Replace them")
-                empty += not whole.any()
-                if not whole.any(): continue
-                rows = whole.nonzero()[:, 0]
+                rows = _read_rows(numbers, companion, failures)
+                if not len(rows):
+                    if share[1] > 1: raise _nothing_read(data, len(numbers), failures)
+                    empty += 1
+                    continue
                 numbers, own = numbers[rows], own[rows.to(own.device)]
                 if others is not None: others = others[rows.to(others.device)]
             yield Batch(numbers, own, data.labels[numbers].to(images.device), others)

@@ -177,3 +177,12 @@ def test_odd_folder_names(tmp_path):
     folder.mkdir()
     write(folder / "a.tar", ("0.png", 1), ("1.png", 1))
     assert len(load(str(folder))[0]) == 2
+
+
+def test_other_archives_of_a_folder(tmp_path):
+    write(tmp_path / "B.TAR", ("0.png", 1))
+    write(tmp_path / "a.tar", ("0.png", 1))
+    for name in ("c.tar.gz", "d.tar.gz", "e.tar.zst", "a_stats.json", "a.parquet"): (tmp_path / name).write_bytes(b"?")
+    rows, _, said = load(str(tmp_path))
+    assert set(rows) == {"B.TAR/0", "a.tar/0"} and len(said) == 1
+    assert "skipped 3 files of" in said[0] and ".tar.gz (2), .tar.zst (1). Unpack" in said[0]

@@ -220,3 +220,23 @@ def test_order_as_ever(tmp_path):
         folders.sort()
         expected += [(Path(folder) / name).relative_to(tmp_path / "train").as_posix() for name in sorted(files)]
     assert load(tmp_path)[0].ids == expected
+
+
+def test_names_that_are_no_unicode(tmp_path):
+    for k in range(6): picture(tmp_path / os.fsdecode(f"caf\u00e9{k}.png".encode("latin-1")))
+    train, test, _ = load(tmp_path)
+    assert len(train) + len(test) == 6 and len(train.fingerprint) == 64
+    for part in (train, test): assert part.read(torch.arange(len(part)))[1] == {}
+
+
+def test_links_to_nothing(tmp_path):
+    make(tmp_path, *FOUR)
+    os.symlink("/nowhere/1.png", tmp_path / "train" / "cat" / "gone.png")
+    train, _, said = load(tmp_path)
+    assert train.ids[0] == "cat/gone.png" and said == []
+    before = train.fingerprint # the same with a link to nothing as long as it is one
+    assert "FileNotFoundError" in train.read(torch.tensor([0]))[1][0]
+    picture(tmp_path / "train" / "there.png")
+    os.unlink(tmp_path / "train" / "cat" / "gone.png")
+    os.symlink("../there.png", tmp_path / "train" / "cat" / "gone.png")
+    assert load(tmp_path)[0].fingerprint != before

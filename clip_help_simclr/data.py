@@ -1262,7 +1262,7 @@ class TarSet(EncodedSet):
 
     def subset(self, numbers: Int64[Tensor, "m"]) -> TarSet:
         "Some of the images, in the order given."
-        return replace(super().subset(numbers), places=self.places[numbers])
+        return replace(self, **_chosen(self, numbers), places=self.places[numbers])
 
 # %% ../nbs/30_data.ipynb #0199a43f
 _TEXTS = {".txt": 2 ** 20, ".cls": 2 ** 10, ".json": 2 ** 24} # what is read beside images, and how many bytes of it at most
@@ -1381,7 +1381,7 @@ def _tar_parts(pattern: str) -> list[list[Path]]:
 # %% ../nbs/30_data.ipynb #b90c52e7
 _KEPT = 2 ** 16 # labels below this are class numbers as they are; larger ones are names
 
-def _class_numbers(labels: list[list[int]]) -> tuple[tuple[str, ...], list[Int64[Tensor, "n"]]]:
+def _class_numbers(labels: list[list[int]]) -> tuple[tuple[str, ...], list[Int64[Tensor, "_"]]]:
     "Classes, and labels as indices, of the parts of a data set. Small labels stay as they are; where one is large, each distinct one is a class."
     distinct = sorted({label for part in labels for label in part if label >= 0})
     if not distinct or distinct[-1] < _KEPT:
@@ -1478,7 +1478,7 @@ class HuggingFaceSet(EncodedSet):
 
     def subset(self, numbers: Int64[Tensor, "m"]) -> HuggingFaceSet:
         "Some of the images, in the order given."
-        return replace(super().subset(numbers), numbers=self.numbers[numbers])
+        return replace(self, **_chosen(self, numbers), numbers=self.numbers[numbers])
 
 def _image_column(name: str, features: Mapping[str, Any]) -> str:
     "The column of images: the one of that type, else one named image that holds encoded bytes."
@@ -1518,7 +1518,7 @@ def _label_column(name: str, features: Mapping[str, Any], wanted: str | None) ->
         return None
     return named[0] if named else None
 
-def _hf_labels(name: str, rows: list[Any], column: str | None) -> tuple[tuple[str, ...], list[Int64[Tensor, "n"]]]:
+def _hf_labels(name: str, rows: list[Any], column: str | None) -> tuple[tuple[str, ...], list[Int64[Tensor, "_"]]]:
     "Classes, and labels of each part; -1 for null."
     import datasets
     if column is None: return (), [torch.full((len(part),), -1) for part in rows]
@@ -1673,7 +1673,7 @@ def _groups(
     batch_size: int, # per batch
     generator: torch.Generator | None, # shuffles
     drop_last: bool, # leave out a smaller last batch
-) -> list[Int64[Tensor, "b"]]:
+) -> list[Int64[Tensor, "_"]]:
     "The numbers of each batch."
     order = among if generator is None else among[torch.randperm(len(among), generator=generator, device=generator.device).cpu()]
     return [group for group in order.split(batch_size) if len(group) == batch_size or (len(group) and not drop_last)]

@@ -16,7 +16,6 @@ import threading
 import time
 import typing
 import warnings
-from argparse import ArgumentError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -526,7 +525,7 @@ def _values_of(path: str, node: Any, prefix: str = "") -> dict[str, Any]:
 def _scalar(node: Any) -> Any:
     "A value as it is written; None for null."
     import yaml
-    if not isinstance(node, yaml.ScalarNode): return yaml.serialize(node, default_flow_style=True).strip()[:80]
+    if not isinstance(node, yaml.ScalarNode): return " ".join(yaml.serialize(node).split())[:80]
     return None if node.tag.endswith(":null") else node.value
 
 # %% ../nbs/35_cli.ipynb #5c110014
@@ -607,7 +606,7 @@ def _parsed(parser: Any, given: _Given, name: str) -> dict[str, Any]:
     try: found = parser.parse_args([name, *given.arguments])[name]
     except SystemExit: raise
     except Exception as e: raise ValueError(_parser_message(e, given)) from None
-    values = {key: value for key, value in found.as_flat().items() if key in given.dests and key != "config"} if hasattr(found, "as_flat") else {}
+    values = {key: value for key, value in vars(found.as_flat()).items() if key in given.dests and key != "config"}
     for action in given.command._actions:
         if values.get(action.dest, 0) is None and "None" not in str(getattr(action, "_typehint", "None")):
             raise ValueError(f"{given.name(action.dest)}: expected {_expected(action)}, got null")

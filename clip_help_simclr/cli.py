@@ -27,9 +27,9 @@ from typing import Any, Literal
 from . import __version__
 
 # %% auto #0
-__all__ = ['check_values', 'demo', 'embed', 'audit', 'pretrain_command', 'export', 'probe', 'bench', 'experiment', 'build_parser',
-           'main', 'make_guide', 'probe_features', 'demo_table', 'plot_accuracies', 'plot_losses', 'plot_maps',
-           'plot_edits']
+__all__ = ['check_values', 'about', 'demo', 'embed', 'audit', 'pretrain_command', 'export', 'probe', 'bench', 'experiment',
+           'build_parser', 'main', 'make_guide', 'probe_features', 'demo_table', 'plot_accuracies', 'plot_losses',
+           'plot_maps', 'plot_edits']
 
 # %% ../nbs/35_cli.ipynb #5c110002
 _all_ = ["make_guide", "probe_features", "demo_table", "plot_accuracies", "plot_losses", "plot_maps", "plot_edits"]
@@ -93,7 +93,7 @@ def _checked(command: Callable[..., None]) -> Callable[..., None]:
 
 # %% ../nbs/35_cli.ipynb #5c110007
 @contextmanager
-def _about(
+def about(
     flag: str, # the parameter that a failure inside the block is about, where its message does not begin with another one
     group: bool = False, # the message begins with a part of it: the flag is --augment.size where `augment` fails with "size: …"
 ) -> Iterator[None]:
@@ -125,6 +125,7 @@ def demo(
     "The main job, end to end: guide, SimCLR and the four guided strategies, probes, table and figures."
     asked = {name: value for name, value in locals().items() if name != "out"}
     from clip_help_simclr.demo import run_demo
+    if guide == "self": raise ValueError("guide: self is the network that is being trained, for `chs pretrain`. Expected another guide")
     run_demo(asked, Path(out))
 
 # %% ../nbs/35_cli.ipynb #837c8cea
@@ -136,7 +137,7 @@ def _reader(data: str, split: str, strict: bool, channels: int) -> Callable[[int
     options = reading_options(strict, channels)
     name = pick("split", split, dict(train="train", test="test"))
     def opened(size):
-        with _about("data"): return getattr(load_data(data, size=size, **options), name)
+        with about("data"): return getattr(load_data(data, size=size, **options), name)
     return opened
 
 @_checked
@@ -162,15 +163,15 @@ def embed(
     from clip_help_simclr.guides import EmbeddingCache
     if guide == "self": raise ValueError("guide: self is the network that is being trained, which has no rows to keep. Expected another guide")
     opened = _reader(data, split, strict, channels)
-    with _about("guide"): images, teacher = guided_images(guide, opened, size, captioned=captioned, vocabulary=vocabulary, device=device, folder=Path(out))
-    with _about("out"): cache = EmbeddingCache.build(teacher, images, out, dtype, shard_rows, batch_size, workers)
+    with about("guide"): images, teacher = guided_images(guide, opened, size, captioned=captioned, vocabulary=vocabulary, device=device, folder=Path(out))
+    with about("out"): cache = EmbeddingCache.build(teacher, images, out, dtype, shard_rows, batch_size, workers)
     if cache is None: return print(f"done with my share; other processes still write to {out}")
     print(f"{len(cache)} rows of {cache.name} for {images.name} in {out}")
     absent = len(cache.missing) + len(cache.manifest.get("skipped", {}))
     if absent: print(f"{absent} images could not be read; {out}/manifest.json names them")
     _name_unread(images)
     if neighbours:
-        with _about("neighbours"): cache.neighbours(neighbours, device=device)
+        with about("neighbours"): cache.neighbours(neighbours, device=device)
 
 def _name_unread(images: Any) -> None:
     "Say which images were left out."
@@ -203,13 +204,13 @@ def audit(
     if guide == "self": raise ValueError("guide: self is the network that is being trained, which an audit cannot ask. Expected another guide")
     opened = _reader(data, split, strict, channels)
     def captioned_images(side): return captioned_by_class(opened(side)) if guide == "captions" else opened(side)
-    with _about("guide"): images, teacher = guided_images(guide, captioned_images, size, captioned=captioned, seed=seed, device=device)
+    with about("guide"): images, teacher = guided_images(guide, captioned_images, size, captioned=captioned, seed=seed, device=device)
     hidden = torch.rand(len(images), generator=generator(seed, "labelled")) >= labelled
     labels = images.labels.cpu().masked_fill(hidden, -1)
-    with _about("data"): found = audit_pairs(images, teacher, SimCLRViews(images.size), labels, batch_size, sample, seed=seed)
+    with about("data"): found = audit_pairs(images, teacher, SimCLRViews(images.size), labels, batch_size, sample, seed=seed)
     if images.caption_source == LEAK: print(f"captions: {LEAK}")
     _name_unread(images)
-    with _about("out"): print("\n".join(found.advice) + f"\n\nThe page is {found.save(out).resolve()}")
+    with about("out"): print("\n".join(found.advice) + f"\n\nThe page is {found.save(out).resolve()}")
 
 # %% ../nbs/35_cli.ipynb #e0d00e7e
 def _source_size(views: int) -> int:
@@ -237,7 +238,7 @@ def pretrain_command(
     fallback = _source_size(views) if views else None
     if guide is None: images, teacher = opened(size or fallback), None
     else:
-        with _about("guide"): images, teacher = guided_images(guide, opened, size, fallback, from_guide=False, captioned=captioned, device=config.device)
+        with about("guide"): images, teacher = guided_images(guide, opened, size, fallback, from_guide=False, captioned=captioned, device=config.device)
     if views and images.size < views:
         warnings.warn(f"size: views of {views} pixels are cropped from images of {images.size}, enlarged. Pass --size {fallback} or more, or a smaller --augment.size", stacklevel=2)
     main_process = os.environ.get("RANK", "0") == "0"
@@ -245,7 +246,7 @@ def pretrain_command(
         cost = training.dry_run(config, images, teacher)
         return print(cost) if main_process else None
     command = " ".join(["chs", *sys.argv[1:]])
-    with _about("out"): result = training.pretrain(config, images, teacher, out, command=command, allow_changes=allow_changes, profile=profile)
+    with about("out"): result = training.pretrain(config, images, teacher, out, command=command, allow_changes=allow_changes, profile=profile)
     if main_process: _report(result, Path(out))
     if main_process: _name_unread(images)
 
@@ -270,7 +271,7 @@ def export(
     "The trained encoder as a folder for timm and for model hubs."
     from clip_help_simclr.training import export_encoder
     options = dict(overwrite=True) if overwrite else {}
-    with _about("out"): folder = export_encoder(checkpoint, out, **options)
+    with about("out"): folder = export_encoder(checkpoint, out, **options)
     print(f"Weights and model card are in {folder.resolve()}")
 
 @_checked
@@ -288,12 +289,12 @@ def probe(
     from clip_help_simclr.data import load_data
     from clip_help_simclr.demo import probe_encoder, reading_options
     from clip_help_simclr.training import load_encoder, read_checkpoint
-    with _about("checkpoint"): facts, encoder = read_checkpoint(checkpoint)[0], load_encoder(checkpoint)
+    with about("checkpoint"): facts, encoder = read_checkpoint(checkpoint)[0], load_encoder(checkpoint)
     augment = facts["config"]["augment"]
     trained = augment.get("size") if isinstance(augment, dict) else None
     if size and trained and size < trained:
         warnings.warn(f"size: the encoder was trained on views of {trained} pixels and gets images of {size}. Leave --size out, or pass {trained}", stacklevel=2)
-    with _about("data"):
+    with about("data"):
         splits = load_data(data, size=size or trained, **reading_options(strict, channels))
         accuracies = probe_encoder(encoder, splits, pick_device(device), seed)
     for name, title in _PROBES.items():
@@ -387,7 +388,7 @@ def experiment(
     from clip_help_simclr.trials import run_trials
     size, path = scale(os.environ.get("CHS_SCALE") or "small"), Path(out or f"results/{name}") / "results.json"
     trials = import_module(f"clip_help_simclr.experiments.{name}").trials(size)
-    with _about("out"): run_trials(trials, path, f"CHS_SCALE={size.name} chs experiment {name}", processes or os.cpu_count() or 1)
+    with about("out"): run_trials(trials, path, f"CHS_SCALE={size.name} chs experiment {name}", processes or os.cpu_count() or 1)
     print(f"{len(trials)} trials are in {path.resolve()}")
 
 # %% ../nbs/35_cli.ipynb #e6816f95
@@ -487,9 +488,17 @@ def _read_config(given: _Given) -> None:
         text = _config_text(path)
         given.file, given.values = path, _config_values(path, text)
         for name in given.values:
-            if name not in given.dests or name == "config": raise ValueError(f"--config: {path} has {name!r}, which is no flag of this command.{_close(name, given.dests)}")
+            _check_name(name, given)
         given.arguments[k:k + (1 if equals else 2)] = [f"--config={text}"] if given.values else []
         return
+
+def _check_name(name: str, given: _Given) -> None:
+    "Raises `ValueError` for a name in the file that is no flag, and for a switch that is neither on nor off."
+    if name not in given.dests or name == "config":
+        raise ValueError(f"--config: {given.file} has {name!r}, which is no flag of this command.{_close(name, given.dests)}")
+    action = next(a for a in given.command._actions if a.dest == name)
+    if action.nargs == 0 and str(given.values[name]).lower() not in ("true", "false"):
+        raise ValueError(f"{given.name(name)}: expected true or false, got {given.text(name)}")
 
 def _config_text(path: str) -> str:
     "A file's text. Raises `ValueError` that says why there is none."
@@ -617,7 +626,9 @@ def _run_settings(values: dict[str, Any]) -> dict[str, Any]:
     from clip_help_simclr.augment import SimCLRViews
     from clip_help_simclr.training import PretrainConfig
     augment = {key.partition(".")[2]: values.pop(key) for key in list(values) if key.startswith("augment.")}
-    with _about("augment", group=True): views = SimCLRViews(**augment)
+    with about("augment", group=True):
+        check_values(augment)
+        views = SimCLRViews(**augment)
     run = {f.name: values.pop(f.name) for f in fields(PretrainConfig) if f.name in values}
     check_values(run)
     return values | dict(config=PretrainConfig(**run, augment=views))

@@ -5,8 +5,8 @@
 # %% ../nbs/35_demo.ipynb #5d3a0003
 from __future__ import annotations
 
+import inspect
 import json
-import math
 import os
 import time
 import warnings
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .audit import edited_pairs, plot_pairs
 from .augment import SimCLRViews
+from .cli import about, demo
 from .core import digest, generator, pick, pick_device, plot_theme, save_record, write_atomic
 from .data import ImageSet, Splits, captions_from_labels, load_data
 from .evaluation import encode, few_shot_probe, knn_accuracy, linear_probe
@@ -220,9 +221,12 @@ def run_demo(
 ) -> None:
     "The demo: see `chs demo`."
     began = time.perf_counter()
-    splits = _demo_data(asked["data"], asked["size"], asked["limit"], seed=0, **reading_options(asked["strict"], asked["channels"]))
-    config = _demo_config(asked, len(splits.train))
-    teacher, facts = _demo_guide(asked["guide"], splits, asked["captioned"], asked["guide_epochs"], asked["device"], folder)
+    config = _demo_config(asked)
+    with about("encoder"): build_model(config, asked["size"], asked["channels"])  # a wrong name is known at once, not after minutes
+    with about("guide"): foundation = _foundation(asked["guide"], asked["device"])
+    with about("data"): splits = _demo_data(asked["data"], asked["size"], asked["limit"], seed=0, **reading_options(asked["strict"], asked["channels"]))
+    config = _for_images(config, asked, len(splits.train))
+    with about("guide"): teacher, facts = _demo_guide(asked, foundation, splits, folder)
     table, histories, encoders = _demo_train(config, splits, teacher, facts, asked["seeds"], folder)
     _demo_record(asked, config, splits, table, histories, facts, folder, time.perf_counter() - began)
     _demo_figures(table, histories, encoders, splits, teacher, config, folder)
@@ -239,13 +243,15 @@ def reading_options(
     if channels != 3: options["channels"] = channels  # three is what a data set has by itself
     return options
 
-def _demo_config(asked: dict[str, Any], images: int) -> PretrainConfig:
-    "What all runs have in common."
-    epochs = asked["epochs"] if asked["epochs"] is not None else max(1, round(_IMAGES / images))
-    flip = 0.0 if asked["data"] == "digits" else 0.5
-    return PretrainConfig(
-        encoder=asked["encoder"], width=asked["width"], epochs=epochs, batch_size=min(asked["batch_size"], images), device=asked["device"],
-        augment=SimCLRViews(asked["size"], crop_scale=(0.3, 1.0), flip=flip), checkpoint_every=epochs)
+def _demo_config(asked: dict[str, Any]) -> PretrainConfig:
+    "What all runs have in common, as far as it is known before the data."
+    views = SimCLRViews(asked["size"], crop_scale=(0.3, 1.0), flip=0.0 if asked["data"] == "digits" else 0.5)
+    return PretrainConfig(encoder=asked["encoder"], width=asked["width"], batch_size=asked["batch_size"], device=asked["device"], augment=views)
+
+def _for_images(config: PretrainConfig, asked: dict[str, Any], images: int) -> PretrainConfig:
+    "The configuration for so many images."
+    epochs = max(1, round(_IMAGES / images)) if asked["epochs"] is None else asked["epochs"]
+    return replace(config, epochs=epochs, batch_size=min(config.batch_size, images), checkpoint_every=epochs)
 
 def unread(
     data: ImageSet, # after its images were read
@@ -282,10 +288,11 @@ def _probe_key(what: str, splits: Splits, seed: int) -> str:
     return digest(what, splits.train.fingerprint, splits.test.fingerprint, labels, seed, "linear, few_shot 5, knn 20")[:16]
 
 # %% ../nbs/35_demo.ipynb #5f57e7a8
-def _demo_guide(spec: str, splits, captioned: float, epochs: int, device: str, folder: Path) -> tuple[Guide, dict]:
+def _demo_guide(asked: dict[str, Any], foundation: Guide | None, splits: Splits, folder: Path) -> tuple[Guide, dict]:
     "The demo's guide, and what must be said of it: where its captions came from, and its own accuracy."
-    train, began = splits.train, time.perf_counter()
-    _, guide = guided_images(spec, lambda size: train, captioned=captioned, epochs=epochs, device=device, folder=folder)
+    train, began, spec, captioned = splits.train, time.perf_counter(), asked["guide"], asked["captioned"]
+    _warn_of_small_images(train, _wanted_size(spec, foundation), spec)
+    guide = _finished(spec, foundation, train, captioned, asked["guide_epochs"], 0, None, asked["device"], folder, True)
     if not guide.per_view: return guide, dict(name=guide.name, accuracy=None, captions=train.caption_source)
     def measure():
         train_x, test_x = (guide.embed(data, progress=False) for data in splits)
@@ -313,7 +320,7 @@ def _demo_train(config: PretrainConfig, splits: Splits, teacher: Guide, facts: d
     def probed(encoder, what: str, path: Path, seed: int) -> dict[str, float]:
         return kept_accuracies(path, _probe_key(what, splits, seed), lambda: probe_encoder(encoder, splits, device, seed))
     for seed in range(seeds):
-        random = build_model(replace(config, seed=seed), config.augment.size, *_channels(splits.train)).encoder
+        random = build_model(replace(config, seed=seed), config.augment.size, getattr(splits.train, "channels", 3)).encoder
         what = digest(config.augment.size, *random.state_dict().values())
         table.append(dict(row="random encoder", seed=seed, **probed(random, what, folder / "runs" / f"random-{seed}" / "probes.json", seed)))
         encoders.setdefault("random encoder", random)
@@ -326,11 +333,6 @@ def _demo_train(config: PretrainConfig, splits: Splits, teacher: Guide, facts: d
         print(f"        {row}, seed {seed}: " + ", ".join(f"{title} {found[k]:.1f} %" for k, title in _ACCURACIES.items()))
     return pd.DataFrame(table), histories, encoders
 
-def _channels(images: ImageSet) -> tuple[int, ...]:
-    "Of the images, where they are not the usual three."
-    channels = getattr(images, "channels", 3)
-    return () if channels == 3 else (channels,)
-
 # %% ../nbs/35_demo.ipynb #d04f6b83
 def _demo_record(
     arguments: dict, config: PretrainConfig, splits: Splits, table: pd.DataFrame, histories: dict, facts: dict, folder: Path, seconds: float,
@@ -340,16 +342,10 @@ def _demo_record(
     history = [dict(row=row, seed=seed, loss=[e["loss"] for e in h]) for (row, seed), h in histories.items()]
     unreadable = [name for data in splits for name in data.skipped]
     results = dict(runs=rows, guide=facts, history=history) | (dict(unreadable=unreadable) if unreadable else {})
-    defaults = _demo_defaults()
-    command = "chs demo " + " ".join(f"--{k} {v}" for k, v in arguments.items() if v != defaults[k])
+    defaults = inspect.signature(demo).parameters
+    command = "chs demo " + " ".join(f"--{k} {v}" for k, v in arguments.items() if v != defaults[k].default)
     settings = arguments | {"run": asdict(config), "train": len(splits.train), "test": len(splits.test)}
     save_record(folder / "results.json", command.strip(), settings, results, seconds)
-
-def _demo_defaults() -> dict[str, Any]:
-    "The defaults of `chs demo`'s flags."
-    import inspect
-    from clip_help_simclr.cli import demo
-    return {name: p.default for name, p in inspect.signature(demo).parameters.items()}
 
 # %% ../nbs/35_demo.ipynb #c56bf016
 _ACCURACIES = {"linear": "linear", "few_shot": "few-shot (5 labels a class)", "knn": "kNN"}

@@ -25,7 +25,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .augment import SimCLRViews
-from .cli import make_guide, probe_features
+from .demo import make_guide, probe_features
 from .core import _commit, digest, generator, load_record, pick, pick_device, save_record
 from .data import ImageSet, ShapesWorld, Splits, captions_from_labels, digits, load_data, shapes
 from .evaluation import Interval, encode, seed_interval

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from clip_help_simclr import bench, bench_cache, data, training, trials
+from clip_help_simclr import bench, bench_cache, cli, training, trials
 from clip_help_simclr.cli import build_parser, main
+from clip_help_simclr.data import load_data
 
 COMMANDS = build_parser()._subcommands_action._name_parser_map
 REQUIRED = dict(  # a right command line of each command
@@ -31,7 +32,8 @@ RIGHT = dict(  # what some flags take, though others of their type don't
     workers=["0"], neighbours=["0"], seed=["0", "-1"], weight_decay=["0"], warmup=["0"], labelled=["0"], checkpoint_minutes=["0"],
     **{f"augment.{name}": ["0"] for name in ("flip", "jitter", "gray", "blur", "strength")})
 ABOVE_ONE = ("captioned", "labelled", "warmup", "augment.flip", "augment.gray", "augment.jitter")  # shares
-UNSEEN = ("encoder",)  # of `demo`: known to be wrong only when its data are there
+LATE = [("pretrain", "encoder")]  # names that are looked up only when the data are there: see `test_wrong_encoder`
+PARSERS = {}  # made once, not once per value
 PENDING = []  # (command, flag) whose checks come from elsewhere and are not merged yet
 
 
@@ -76,7 +78,7 @@ def no_work(tmp_path, monkeypatch):
     "Right values lead to no work, in an empty folder with one file."
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
-    load_data, read_checkpoint = data.load_data, training.read_checkpoint
+    read_checkpoint = training.read_checkpoint
     def loads(spec, **options): return accepted() if spec == "digits" else load_data(spec, **options)
     def reads(path): return ({"config": {"augment": {"size": 32}}}, {}) if path == "checkpoint" else read_checkpoint(path)
     monkeypatch.setattr("clip_help_simclr.data.load_data", loads)
@@ -85,6 +87,10 @@ def no_work(tmp_path, monkeypatch):
     load_encoder, export_encoder = training.load_encoder, training.export_encoder
     monkeypatch.setattr(training, "load_encoder", lambda path: None if path == "checkpoint" else load_encoder(path))
     monkeypatch.setattr(training, "export_encoder", lambda path, *rest, **options: accepted() if path == "checkpoint" else export_encoder(path, *rest, **options))
+    def parser_of(only):
+        if only[0] not in PARSERS: PARSERS[only[0]] = build_parser(only)
+        return PARSERS[only[0]]
+    monkeypatch.setattr(cli, "build_parser", parser_of)
     for module, name in ((bench, "bench_losses"), (bench_cache, "bench_cache"), (trials, "run_trials")): monkeypatch.setattr(module, name, accepted)
 
 
@@ -121,7 +127,7 @@ def test_wrong_values(command, action, capsys):
     values = wrong_values(action)
     assert values
     for value in values:
-        if command == "demo" and action.dest in UNSEEN and value.strip(): continue
+        if (command, action.dest) in LATE and value.strip(): continue
         if not action.option_strings: refused(capsys, command, action, value)
         elif action.nargs == 0: refused(capsys, command, action, spelling(action), value)
         else: refused(capsys, command, action, f"{spelling(action)}={value}")
@@ -159,3 +165,12 @@ def test_files_of_wrong_values(command, capsys, tmp_path_factory):
         code, err = call(capsys, command, command_line(command, action, f"--config={file}"))
         assert code == 2 and err.count("\n") == 1, (action.dest, err)
         assert err.startswith(f"chs {command}: error: {spelling(action)} (in {file}): expected"), (action.dest, err)
+
+
+@pytest.mark.parametrize("command", ["demo", "pretrain"])
+def test_wrong_encoder(command, capsys, monkeypatch):
+    monkeypatch.setattr("clip_help_simclr.data.load_data", load_data)
+    code = main([command, *REQUIRED[command], "--encoder=nonsense"])
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "") and err.startswith(f"chs {command}: error: --encoder: ") and err.count("\n") == 1
+    assert [path.name for path in Path().iterdir()] == ["file"]

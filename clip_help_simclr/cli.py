@@ -489,8 +489,13 @@ def _read_config(given: _Given) -> None:
         given.file, given.values = path, _config_values(path, text)
         for name in given.values:
             _check_name(name, given)
-        given.arguments[k:k + (1 if equals else 2)] = [f"--config={text}"] if given.values else []
+        given.arguments[k:k + (1 if equals else 2)] = [f"--config={_ascii(text)}"] if given.values else []
         return
+
+def _ascii(text: str) -> str:
+    "The same YAML without comments and in ASCII, which the parser may take for a path in any locale."
+    import yaml
+    return yaml.serialize(yaml.compose(text, yaml.SafeLoader))
 
 def _check_name(name: str, given: _Given) -> None:
     "Raises `ValueError` for a name in the file that is no flag, and for a switch that is neither on nor off."

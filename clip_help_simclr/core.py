@@ -34,8 +34,8 @@ from torch import Tensor
 
 # %% auto #0
 __all__ = ['pick', 'whole_number', 'real_number', 'Scale', 'scale', 'digest', 'generator', 'pick_device', 'atomic_path',
-           'write_atomic', 'sole_owner', 'remove_leftovers', 'save_tensors', 'digest_tensors', 'Interrupted',
-           'stop_signals', 'environment', 'save_record', 'load_record', 'plot_theme']
+           'part_folder', 'write_atomic', 'sole_owner', 'remove_leftovers', 'save_tensors', 'digest_tensors',
+           'Interrupted', 'stop_signals', 'environment', 'save_record', 'load_record', 'plot_theme']
 
 # %% ../nbs/00_core.ipynb #b22f9673
 _T = TypeVar("_T")
@@ -176,7 +176,7 @@ def atomic_path(
     path = Path(path)
     if not path.name: raise ValueError(f"path: {str(path)!r} names no file")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _part_folder(path) as folder:
+    with part_folder(path) as folder:
         part = folder / path.name
         part.touch(exist_ok=False)
         mode = part.stat().st_mode  # as the user's umask says, which writers with temporary files of their own forget
@@ -186,12 +186,13 @@ def atomic_path(
         os.replace(part, path)
 
 @contextmanager
-def _part_folder(
-    path: Path, # of the file or folder that is being written
+def part_folder(
+    path: str | os.PathLike, # of the file or folder that is being written; the folder that it lies in exists
 ) -> Iterator[Path]:
-    "A hidden folder beside `path`, locked as long as this process works in it, then removed."
+    "Yields a hidden folder beside `path`, locked as long as this process works in it, then removed. After a kill `remove_leftovers` knows it by its name."
+    path = Path(path)
     while True:
-        folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        folder = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
         folder.mkdir()
         lock = _lock(folder)
         if folder.exists(): break  # else another start took it for a leftover, before it was locked
@@ -247,7 +248,8 @@ def sole_owner(
     finally: _unlock(descriptor)
 
 # %% ../nbs/00_core.ipynb #5c1f09c2
-_OURS = re.compile(r"\..+\.[0-9a-f]{8}\.part") # what `atomic_path` calls its temporary folders
+_OURS = re.compile(r"\..+\.[0-9a-f]{8}\.partial") # what `part_folder` calls its folders
+_EARLIER = re.compile(r"\..+\.[0-9a-f]{8}\.part") # temporary files of earlier versions
 _FOREIGN = re.compile(r"\.tmp[A-Za-z0-9]{6}") # what safetensors calls its own temporary files
 
 def remove_leftovers(
@@ -264,9 +266,8 @@ def remove_leftovers(
 
 def _is_leftover(path: Path) -> bool:
     "Was this left by a process that is no more?"
-    ours, foreign = (pattern.fullmatch(path.name) is not None for pattern in (_OURS, _FOREIGN))
-    if path.is_file(): return ours or (foreign and _may_be_safetensors(path))
-    if not (ours and path.is_dir()): return False
+    if path.is_file(): return _EARLIER.fullmatch(path.name) is not None or (_FOREIGN.fullmatch(path.name) is not None and _may_be_safetensors(path))
+    if not (_OURS.fullmatch(path.name) and path.is_dir()): return False
     try: descriptor = _lock(path, wait=False)
     except BlockingIOError: return False
     _unlock(descriptor)

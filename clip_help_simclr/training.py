@@ -12,7 +12,6 @@ import math
 import os
 import random
 import re
-import shutil
 import sys
 import time
 import warnings
@@ -37,7 +36,9 @@ from tqdm.auto import tqdm
 
 from .audit import edited_pairs
 from .augment import SimCLRViews, resize
-from .core import Interrupted, digest, digest_tensors, generator, pick, pick_device, real_number, remove_leftovers, save_record, save_tensors, sole_owner, stop_signals, whole_number, write_atomic
+from .core import Interrupted, digest, digest_tensors, generator, part_folder, pick, pick_device
+from .core import real_number, remove_leftovers, save_record, save_tensors, sole_owner
+from .core import stop_signals, whole_number, write_atomic
 from .data import Batch, ImageSet, TensorSet, batches
 from .encoders import Projector, build_encoder
 from .guides import EmbeddingCache, Guide
@@ -115,7 +116,7 @@ class PretrainConfig:
     temperature: float = 0.1 # τ of the loss
     views: int = 2 # V, augmented views of each image; with AddNewPositive(pool='dataset') the last one is its neighbour's
     epochs: int = 100 # passes over the data
-    batch_size: int = 256 # N, images a step, over all processes
+    batch_size: int = 256 # N, images per step, over all processes
     chunk: int | None = None # views encoded at a time, for the gradient of the whole batch in less memory; None: all at once
     optimizer: str = "adamw" # adamw, sgd or lars
     lr: float = 2e-3 # peak learning rate, for the batch size as it is
@@ -127,7 +128,7 @@ class PretrainConfig:
     precision: str = "auto" # auto, float32, bf16, fp16, or float64 for checks
     compile: bool = False # compile the model: a minute or more at the start, faster steps on GPUs
     device: str = "auto" # auto, cpu, cuda, cuda:1, mps
-    workers: int | None = None # processes that decode images, for data sets that stream from disk; None: one a core, at most 8
+    workers: int | None = None # processes that decode images, for data sets that stream from disk; None: one per core, at most 8
     checkpoint_every: int = 10 # epochs between checkpoints, where the run has a folder
     checkpoint_minutes: float = 10 # and minutes between them, so that an interrupted long epoch loses little
     keep_every: int | None = None # epochs whose checkpoints are kept for good; None: only the last two are
@@ -141,6 +142,56 @@ class PretrainConfig:
 
 # %% ../nbs/33_training.ipynb #c67b164c
 _LOSSES: dict[str, type[NTXent]] = dict(nt_xent=NTXent, decoupled=DecoupledNTXent)
+
+# %% ../nbs/33_training.ipynb #5d36f848
+def _lars(groups, lr, fused):
+    from timm.optim import Lars
+    return Lars(groups, lr=lr, momentum=0.9)
+
+_OPTIMIZERS: dict[str, Callable[[list[dict], float, bool], torch.optim.Optimizer]] = {
+    "adamw": lambda groups, lr, fused: torch.optim.AdamW(groups, lr=lr, fused=fused),
+    "sgd": lambda groups, lr, fused: torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=fused),
+    "lars": _lars,
+}
+
+def build_optimizer(
+    model: nn.Module, # its parameters are trained
+    name: str, # adamw, sgd or lars
+    lr: float, # peak learning rate
+    weight_decay: float, # for parameters with two or more dimensions
+) -> torch.optim.Optimizer:
+    "The optimizer, with biases and norm parameters free of weight decay (and of LARS's trust ratio). AdamW and SGD are one fused kernel on CPUs and CUDA."
+    lr, weight_decay = real_number("lr", lr, above=0), real_number("weight_decay", weight_decay, low=0)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters: raise ValueError("model: it has no parameters to train")
+    groups = [dict(params=[p for p in parameters if p.ndim >= 2], weight_decay=weight_decay), dict(params=[p for p in parameters if p.ndim < 2], weight_decay=0.0)]
+    return pick("optimizer", name, _OPTIMIZERS)(groups, lr, parameters[0].device.type in ("cpu", "cuda"))
+
+# %% ../nbs/33_training.ipynb #7eb82361
+def warmup_cosine(
+    step: int, # 0 for the first step
+    steps: int, # of the whole run
+    warmup: float, # share of the steps with a linearly growing factor
+) -> float: # factor on the peak learning rate, in (0, 1]
+    "Linear warm-up, then half a cosine to zero."
+    steps, warmup = whole_number("steps", steps, 1, 2 ** 62), real_number("warmup", warmup, low=0, below=1)
+    step = whole_number("step", step, 0, 2 ** 62)
+    ramp = int(warmup * steps)
+    if step < ramp: return (step + 1) / (ramp + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, steps - ramp)))
+
+# %% ../nbs/33_training.ipynb #8180c604
+_PRECISIONS = ("float32", "bf16", "fp16", "float64")
+
+def pick_precision(
+    name: str, # auto, float32, bf16, fp16 or float64
+    device: torch.device, # where the run computes
+) -> str: # float32, bf16, fp16 or float64
+    "The precision of matrix products. `auto` is bf16 where the hardware computes in it, else float32. With float64 everything is double: weights, views, loss."
+    if name != "auto": return pick("precision", name, {k: k for k in _PRECISIONS})
+    if device.type == "cuda": native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else: native = device.type == "cpu" and torch.cpu._is_amx_tile_supported()  # no public name before torch 2.10
+    return "bf16" if native else "float32"
 
 # %% ../nbs/33_training.ipynb #5d330011
 @contextmanager
@@ -238,56 +289,6 @@ def _settings(config: PretrainConfig) -> dict:
     else: plain["augment"] = dict(name=_augmentation_name(config.augment), size=None)
     return json.loads(json.dumps(plain))
 
-# %% ../nbs/33_training.ipynb #5d36f848
-def _lars(groups, lr, fused):
-    from timm.optim import Lars
-    return Lars(groups, lr=lr, momentum=0.9)
-
-_OPTIMIZERS: dict[str, Callable[[list[dict], float, bool], torch.optim.Optimizer]] = {
-    "adamw": lambda groups, lr, fused: torch.optim.AdamW(groups, lr=lr, fused=fused),
-    "sgd": lambda groups, lr, fused: torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=fused),
-    "lars": _lars,
-}
-
-def build_optimizer(
-    model: nn.Module, # its parameters are trained
-    name: str, # adamw, sgd or lars
-    lr: float, # peak learning rate
-    weight_decay: float, # for parameters with two or more dimensions
-) -> torch.optim.Optimizer:
-    "The optimizer, with biases and norm parameters free of weight decay (and of LARS's trust ratio). AdamW and SGD are one fused kernel on CPUs and CUDA."
-    lr, weight_decay = real_number("lr", lr, above=0), real_number("weight_decay", weight_decay, low=0)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters: raise ValueError("model: it has no parameters to train")
-    groups = [dict(params=[p for p in parameters if p.ndim >= 2], weight_decay=weight_decay), dict(params=[p for p in parameters if p.ndim < 2], weight_decay=0.0)]
-    return pick("optimizer", name, _OPTIMIZERS)(groups, lr, parameters[0].device.type in ("cpu", "cuda"))
-
-# %% ../nbs/33_training.ipynb #7eb82361
-def warmup_cosine(
-    step: int, # 0 for the first step
-    steps: int, # of the whole run
-    warmup: float, # share of the steps with a linearly growing factor
-) -> float: # factor on the peak learning rate, in (0, 1]
-    "Linear warm-up, then half a cosine to zero."
-    steps, warmup = whole_number("steps", steps, 1, 2 ** 62), real_number("warmup", warmup, low=0, below=1)
-    step = whole_number("step", step, 0, 2 ** 62)
-    ramp = int(warmup * steps)
-    if step < ramp: return (step + 1) / (ramp + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, steps - ramp)))
-
-# %% ../nbs/33_training.ipynb #8180c604
-_PRECISIONS = ("float32", "bf16", "fp16", "float64")
-
-def pick_precision(
-    name: str, # auto, float32, bf16, fp16 or float64
-    device: torch.device, # where the run computes
-) -> str: # float32, bf16, fp16 or float64
-    "The precision of matrix products. `auto` is bf16 where the hardware computes in it, else float32. With float64 everything is double: weights, views, loss."
-    if name != "auto": return pick("precision", name, {k: k for k in _PRECISIONS})
-    if device.type == "cuda": native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else: native = device.type == "cpu" and torch.cpu._is_amx_tile_supported()  # no public name before torch 2.10
-    return "bf16" if native else "float32"
-
 # %% ../nbs/33_training.ipynb #489168e3
 class SimCLRModel(nn.Module):
     "Encoder and projector: images (B, channels, H, W) in [0, 1] to projections (B, projection). The encoder is what training is for."
@@ -326,7 +327,9 @@ def save_checkpoint(
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": v if isinstance(v, Tensor) else torch.tensor(v) for k, v in state.items() if v is not None}
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    try: save_tensors(path, tensors, dict(facts=json.dumps(facts), digest=digest_tensors(tensors)))
+    try: said = json.dumps(facts)
+    except (TypeError, ValueError) as e: raise ValueError(f"facts: expected what JSON can hold ({e})") from None
+    try: save_tensors(path, tensors, dict(facts=said, digest=digest_tensors(tensors)))
     except OSError as e:
         raise OSError(f"checkpoint: {str(path)!r} cannot be written ({e}). Checkpoints before it are intact: make room or choose another folder, then start again to go on from the last one") from e
 
@@ -349,7 +352,9 @@ def read_checkpoint(
     path: str | os.PathLike, # a file of `save_checkpoint`, or the folder of a run: its newest whole one
 ) -> tuple[dict, dict[str, Tensor]]: # facts and tensors
     "Read a checkpoint. Raises `FileNotFoundError` where there is none, `ValueError` where it is damaged or something else."
-    path, mend = Path(path), "Expected a .safetensors file that `chs pretrain` wrote, or the folder of its run"
+    mend = "Expected a .safetensors file that `chs pretrain` wrote, or the folder of its run"
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path): raise ValueError(f"checkpoint: got {path!r}. {mend}")
+    path = Path(path)
     if path.is_dir() and checkpoints(path): return _read_newest(path)
     if not path.is_file(): raise FileNotFoundError(f"checkpoint: there is no file {str(path)!r}. {mend}")
     try:
@@ -736,7 +741,7 @@ class _Run:
         self.data, self.sample, self.shown = _near(data, self.device), _labelled_sample(data, self.guidance.usable, config.seed), None
         self.loss_fn = _LOSSES[config.loss](config.temperature, self.strategy, config.views)
         self.step, self.steps, self.history, self.losses, self.measures, self.seconds = 0, config.epochs * self.per_epoch, [], [], [], 0.0
-        self.skipped, self.moved = 0, False
+        self.skipped, self.known, self.moved = 0, {}, False
         self._build(guide)
 
     def _build(self, guide: Guide | None) -> None:
@@ -824,7 +829,7 @@ def _one_step(run: _Run, batch: Batch) -> None:
     if run.accelerator.is_main_process and (len(run.losses) - 1) % config.log_every == 0:
         with clock("measure"):
             found = measure(z, config.views, told(z), run.strategy)
-            if norm is not None: found["gradient_norm"] = norm.item()
+            if norm is not None and norm.isfinite(): found["gradient_norm"] = norm.item()  # fp16 may overflow; its scale is then lowered
             run.measures.append(found)
             run.accelerator.log(dict(epoch=run.step / run.per_epoch, loss=loss.item(), lr=factor * config.lr) | found, step=run.step)
     run.step += 1
@@ -842,9 +847,14 @@ def _enough(run: _Run, batch: Batch) -> bool:
     needed = 2 if processes == 1 else 1
     return images >= max(needed, -(-2 * chunks // run.config.views) if chunks > 1 else 1)
 
+def _met(run: _Run, most: int = 1000) -> dict[str, str]:
+    "Images that this process could not read, by id, and why; those of before an interruption, too."
+    here = {run.source.ids[number]: why for number, why in dict(getattr(run.source, "unreadable", {})).items()}
+    return dict(list((run.known | here).items())[:most])
+
 def _unreadable(run: _Run) -> dict[str, str]:
-    "What could not be read in any process, by id, and why."
-    found = {run.source.ids[number]: why for number, why in dict(getattr(run.source, "unreadable", {})).items()}
+    "What could not be read in any process."
+    found = _met(run, len(run.source))
     if run.share[1] == 1: return found
     everywhere = [None] * run.share[1]
     dist.all_gather_object(everywhere, found)
@@ -852,12 +862,29 @@ def _unreadable(run: _Run) -> dict[str, str]:
 
 # %% ../nbs/33_training.ipynb #89027bfc
 def _epoch_batches(run: _Run, epoch: int) -> Iterator[Batch]:
-    "The own shares of what is left of an epoch's batches."
-    config, order = run.config, generator(run.config.seed, "order", epoch)
+    "The own shares of what is left of an epoch's batches; an empty one where nothing could be read."
+    config, done = run.config, run.step % run.per_epoch
     device = torch.device("cpu") if isinstance(config.augment, _OwnViews) else run.device  # where the views are made
-    return batches(
-        run.data, config.batch_size, among=run.guidance.usable, generator=order, drop_last=True, device=device, workers=config.workers,
-        skip=run.step % run.per_epoch, share=run.share, companion=run.guidance.neighbours)
+    found = batches(
+        run.data, config.batch_size, among=run.guidance.usable, generator=generator(config.seed, "order", epoch), drop_last=True, device=device,
+        workers=config.workers, skip=done, share=run.share, companion=run.guidance.neighbours)
+    return found if isinstance(run.data, TensorSet) else _with_empty_ones(run, found, epoch, done)
+
+def _with_empty_ones(run: _Run, found: Iterator[Batch], epoch: int, done: int) -> Iterator[Batch]:
+    "The loader leaves out a batch of which nothing could be read. Put an empty one in its place: steps count batches, and other processes wait."
+    usable, due = run.guidance.usable, done
+    order = usable[torch.randperm(len(usable), generator=generator(run.config.seed, "order", epoch))]
+    batch_of = torch.zeros(len(run.data), dtype=torch.int64)
+    batch_of[order] = torch.arange(len(order)) // run.config.batch_size
+    nothing = torch.empty(0, getattr(run.source, "channels", 3), run.source.size, run.source.size, dtype=torch.uint8)
+    empty = Batch(order[:0], nothing, run.source.labels[order[:0]], None if run.guidance.neighbours is None else nothing)
+    for batch in found:
+        if not len(batch.numbers): continue
+        place = int(batch_of[batch.numbers[0]])
+        yield from [empty] * (place - due)
+        yield batch
+        due = place + 1
+    yield from [empty] * (run.per_epoch - due)
 
 # %% ../nbs/33_training.ipynb #e0649037
 def _one_epoch(run: _Run, bar: tqdm, seen: list) -> None:
@@ -873,7 +900,6 @@ def _one_epoch(run: _Run, bar: tqdm, seen: list) -> None:
         due = ended and ((epoch + 1) % config.checkpoint_every == 0 or run.step == run.steps)
         if signum or due or time.perf_counter() - run.saved > 60 * config.checkpoint_minutes: _save(run)
         if signum: raise Interrupted(signum)
-    if run.step % run.per_epoch: raise RuntimeError(f"data: {run.source.name} gave {run.step - before} batches where {run.per_epoch - before % run.per_epoch} were left of epoch {epoch + 1}. Each batch is to come, an empty one too")
 
 # %% ../nbs/33_training.ipynb #312e75c5
 def _end_epoch(run: _Run, epoch: int, speed: float) -> None:
@@ -883,7 +909,8 @@ def _end_epoch(run: _Run, epoch: int, speed: float) -> None:
     if run.accelerator.is_main_process:
         entry |= pd.DataFrame(run.measures).mean().to_dict()
         if run.sample is not None:
-            with run.clock("measure"): entry["knn"] = _neighbours(run)
+            with run.clock("measure"): right = _neighbours(run)
+            if math.isfinite(right): entry["knn"] = right
         run.accelerator.log({k: v for k, v in entry.items() if k == "knn"} | dict(images_per_second=speed), step=run.step)
     run.history.append(entry | dict(images_per_second=round(speed, 1)))
     run.losses, run.measures = [], []
@@ -905,11 +932,13 @@ def _write(run: _Run) -> None:
     if run.folder is None or not run.accelerator.is_main_process: return
     if not all(v.isfinite().all() for v in run.model.state_dict().values()): raise FloatingPointError(_diverged(run, "weights are NaN or infinite"))
     scaler = run.accelerator.scaler
-    facts = run.facts | dict(step=run.step, history=run.history, losses=torch.stack(run.losses).tolist() if run.losses else [], measures=run.measures, seconds=run.seconds, scaler=scaler and scaler.state_dict())
+    facts = run.facts | dict(
+        step=run.step, history=run.history, losses=torch.stack(run.losses).tolist() if run.losses else [], measures=run.measures,
+        seconds=run.seconds, scaler=scaler and scaler.state_dict(), skipped=run.skipped, unreadable=_met(run))
     save_checkpoint(run.folder / f"checkpoint-{run.step}.safetensors", run.model, run.optimizer, facts)
 
 # %% ../nbs/33_training.ipynb #3d3fff2f
-_FIXED = ("encoder", "width", "projection", "optimizer", "pretrained") # settings that no resumed run may change
+_FIXED = ("encoder", "width", "projection", "optimizer") # settings that no resumed run may change
 
 def _compared(facts: dict) -> dict[str, Any]:
     "What must be equal for a run to go on as the same one."
@@ -947,7 +976,7 @@ def _resume(run: _Run, allow_changes: bool) -> None:
     run.moved = run.step != facts["step"]
     run.losses = list(torch.tensor(facts["losses"], dtype=_dtype(run.config), device=run.device).unbind())
     if run.step % run.per_epoch == 0: run.losses, run.measures = [], []  # less than one of the new batches was done
-    run.facts["scaler"] = facts["scaler"]
+    run.facts["scaler"], run.skipped, run.known = facts["scaler"], facts.get("skipped", 0), facts.get("unreadable", {})
     name = f"{run.folder / 'checkpoint'}-{facts['step']}.safetensors"
     if run.step >= run.steps: return _say(run.progress, f"finished: {name} is at step {run.step} of {run.steps}; nothing is left to train")
     was = f" (step {facts['step']} there, of other batches)" if run.moved else ""
@@ -1098,6 +1127,22 @@ def _measured_guide(guide: Guide, data: ImageSet, numbers: Int64[Tensor, "n"]) -
     seconds = (time.perf_counter() - start) / len(rows)
     return EmbeddingCache(rows[torch.arange(len(numbers)) % len(rows)], guide.name, data.subset(numbers).fingerprint), seconds
 
+def _small_part(config: PretrainConfig, data: ImageSet, guide: Guide | None) -> tuple[ImageSet, Guide | None, float]:
+    "As much of the data as a dry run needs where the guide looks at it before training, the guide for it, and the hours of the guide for all of it."
+    strategy = parse_strategy(config.strategy)
+    if guide is None or isinstance(guide, SelfGuide) or not strategy.needs_guide: return data, guide, 0.0
+    if isinstance(guide, EmbeddingCache):
+        if not strategy.needs_neighbours: return data, guide, 0.0
+        guide.check(data)
+        everything = torch.arange(len(data))
+        numbers = everything[~torch.isin(everything, guide.missing)][:4 * config.batch_size]
+        part = data.subset(numbers)
+        return part, EmbeddingCache(guide[numbers], guide.name, part.fingerprint), 0.0
+    if strategy.needs_per_view and not strategy.needs_neighbours: return data, guide, 0.0
+    numbers = torch.arange(min(len(data), 4 * config.batch_size))
+    cache, seconds = _measured_guide(guide, data, numbers)
+    return data.subset(numbers), guide if strategy.needs_per_view else cache, seconds * len(data) / 3600
+
 def _measured_steps(run: _Run, steps: int) -> tuple[int, float]:
     "Take some steps that do not count, then up to so many that do; how many these were, and the seconds that they took."
     def endless():
@@ -1126,11 +1171,7 @@ def dry_run(
     "Measure some steps and predict the run. Nothing is written. Images from files may come faster at first than they will later, as the loader works ahead."
     _check_arguments(config, data, guide)
     steps = whole_number("steps", steps)
-    strategy, part, guide_hours = parse_strategy(config.strategy), data, 0.0
-    if guide is not None and strategy.needs_guide and not strategy.needs_per_view and not isinstance(guide, (EmbeddingCache, SelfGuide)):
-        numbers = torch.arange(min(len(data), 4 * config.batch_size))
-        guide, seconds = _measured_guide(guide, data, numbers)
-        part, guide_hours = data.subset(numbers), seconds * len(data) / 3600
+    part, guide, guide_hours = _small_part(config, data, guide)
     run = _Run(replace(config, tracker="none"), part, guide, None, True, False)
     run.prepare()
     on_gpu, planned = run.device.type == "cuda", config.epochs * max(1, len(data) // config.batch_size)
@@ -1141,41 +1182,41 @@ def dry_run(
     return DryRun(seconds / measured * planned / 3600, guide_hours, memory / 2**30, run.clock.table(), measured)
 
 # %% ../nbs/33_training.ipynb #a9a0603b
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
 def _small_stem(backbone: nn.Module) -> bool:
     "Is it a ResNet without the strided stem?"
     return isinstance(getattr(backbone, "maxpool", None), nn.Identity)
 
-def _size_arguments(config: PretrainConfig) -> dict[str, int]:
-    "What timm must be told about the size of the images."
+def _size_arguments(config: PretrainConfig, channels: int) -> dict[str, int]:
+    "What timm must be told about size and channels of the images."
     import timm
-    return dict(img_size=config.augment.size) if timm.get_pretrained_cfg(config.encoder).fixed_input_size else {}
+    size = dict(img_size=config.augment.size) if timm.get_pretrained_cfg(config.encoder).fixed_input_size else {}
+    return size if channels == 3 else size | dict(in_chans=channels)
 
 # %% ../nbs/33_training.ipynb #c6c2334f
-def _timm_config(config: PretrainConfig, backbone: nn.Module) -> dict:
+def _timm_config(config: PretrainConfig, encoder: nn.Module) -> dict:
     "What timm reads from config.json."
-    size = config.augment.size
-    return dict(architecture=config.encoder, num_classes=0, num_features=backbone.num_features, model_args=_size_arguments(config),
-                pretrained_cfg=dict(input_size=[3, size, size], mean=_MEAN, std=_STD, interpolation="bilinear", crop_pct=1.0, num_classes=0))
+    size, channels = config.augment.size, encoder.channels
+    mean, std = (getattr(encoder, name).flatten().tolist() for name in ("mean", "std"))
+    cfg = dict(input_size=[channels, size, size], mean=mean, std=std, interpolation="bilinear", crop_pct=1.0, num_classes=0)
+    return dict(architecture=config.encoder, num_classes=0, num_features=encoder.num_features, model_args=_size_arguments(config, channels), pretrained_cfg=cfg)
 
 # %% ../nbs/33_training.ipynb #d4e4f8a0
-def _loading_code(config: PretrainConfig, backbone: nn.Module) -> str:
+def _loading_code(config: PretrainConfig, backbone: nn.Module, channels: int) -> str:
     "Python that builds the backbone and loads `model.safetensors`, with torch and timm only."
     lines = ["import timm, torch", "from safetensors.torch import load_file"]
     if config.encoder == "convnet":
         w = config.width
         lines = lines[1:] + ["from torch import nn", "layer = lambda i, o, stride: [nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]",
-                             f"model = nn.Sequential(*layer(3, {w}, 2), *layer({w}, {2 * w}, 2), *layer({2 * w}, {4 * w}, 2), *layer({4 * w}, {8 * w}, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())"]
+                             f"model = nn.Sequential(*layer({channels}, {w}, 2), *layer({w}, {2 * w}, 2), *layer({2 * w}, {4 * w}, 2), *layer({4 * w}, {8 * w}, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())"]
     else:
-        lines.append(f"model = timm.create_model({config.encoder!r}, num_classes=0{''.join(f', {k}={v}' for k, v in _size_arguments(config).items())})")
+        lines.append(f"model = timm.create_model({config.encoder!r}, num_classes=0{''.join(f', {k}={v}' for k, v in _size_arguments(config, channels).items())})")
         if _small_stem(backbone):
             name, conv = ("conv1[0]", backbone.conv1[0]) if isinstance(backbone.conv1, nn.Sequential) else ("conv1", backbone.conv1)
-            lines.append(f"model.{name}, model.maxpool = torch.nn.Conv2d(3, {conv.out_channels}, 3, padding=1, bias=False), torch.nn.Identity()")
+            lines.append(f"model.{name}, model.maxpool = torch.nn.Conv2d({channels}, {conv.out_channels}, 3, padding=1, bias=False), torch.nn.Identity()")
     return "\n".join([*lines, 'model.load_state_dict(load_file("model.safetensors"))'])
 
 # %% ../nbs/33_training.ipynb #fccbc626
-def _card(facts: dict, config: PretrainConfig, code: str, results: dict[str, float]) -> str:
+def _card(facts: dict, config: PretrainConfig, code: str, results: dict[str, float], statistics: dict[str, list[float]]) -> str:
     "The model card."
     table = "\n".join(f"| {name} | {value:.1f} |" for name, value in results.items())
     return "\n".join([
@@ -1183,21 +1224,85 @@ def _card(facts: dict, config: PretrainConfig, code: str, results: dict[str, flo
         f"# {config.encoder}, trained with {config.strategy}", "",
         f"Self-supervised features of `{config.encoder}` for images of {config.augment.size} x {config.augment.size} pixels, trained by [clip_help_simclr](https://github.com/clip-help-simclr/clip_help_simclr) for {facts['step']:,} steps of {config.batch_size} images.", "",
         f"- Data: {facts['data_name']} (fingerprint {facts['data'][:16]})", f"- Guide: {facts['guide'] or 'none'}" + (". If its captions or labels came from the classes, it knew what a probe asks for" if facts["guide"] else ""),
+        *([f"- Started from: {facts['config']['pretrained']}"] if facts["config"].get("pretrained") else []),
         f"- Last training loss: {facts['history'][-1]['loss']:.3f}" if facts["history"] else "- Not a whole epoch yet", "",
         *(["| test accuracy | % |", "|---|---|", table, ""] if results else []),
-        "## Use", "", "```python", code, "```", "", f"Features of images in [0, 1] are `model.eval()((images - mean) / std)`, with mean {_MEAN} and std {_STD} of the three channels.", "",
+        "## Use", "", "```python", code, "```", "", f"Features of images in [0, 1] are `model.eval()((images - mean) / std)`, with mean {_rounded(statistics['mean'])} and std {_rounded(statistics['std'])} of the {len(statistics['mean'])} channel(s).", "",
         "## Configuration", "", "```json", json.dumps(facts["config"], indent=1), "```", ""])
+
+def _rounded(values: list[float]) -> tuple[float, ...]:
+    "float32's digits."
+    return tuple(round(value, 7) for value in values)
+
+# %% ../nbs/33_training.ipynb #5d330040
+_MARK = re.compile(r"<!-- written by clip_help_simclr, ([0-9a-f]{16}) -->\n?")
+
+def _signed_card(text: str) -> str:
+    "A card that says who wrote it, and what."
+    return text + f"<!-- written by clip_help_simclr, {digest(text)[:16]} -->\n"
+
+def _signed_config(config: dict) -> str:
+    "The same for timm's configuration; timm reads past keys that it does not know."
+    return json.dumps(config | dict(written_by=f"clip_help_simclr, {digest(json.dumps(config))[:16]}"), indent=1) + "\n"
+
+def _is_ours(path: Path) -> bool:
+    "Did an export write this file, and nobody change it since?"
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as f: head, tensors = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
+            return head.get("written_by") == "clip_help_simclr" and head.get("digest") == digest_tensors(tensors)
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            config = json.loads(text)
+            said = config.pop("written_by", None)
+            return said == f"clip_help_simclr, {digest(json.dumps(config))[:16]}"
+        found = _MARK.search(text)
+        return found is not None and digest(text[:found.start()])[:16] == found[1] and found.end() == len(text)
+    except (OSError, ValueError, TypeError, AttributeError, SafetensorError): return False
+
+def _place_files(staged: Path, folder: Path) -> None:
+    "Move an export to its place, and remove a config.json of ours that no longer holds."
+    if not folder.exists(): return os.replace(staged, folder)
+    for name in ("model.safetensors", "config.json", "README.md"):
+        if (staged / name).exists(): os.replace(staged / name, folder / name)
+        elif (folder / name).exists(): (folder / name).unlink()
 
 # %% ../nbs/33_training.ipynb #5507ea90
 def export_encoder(
     checkpoint: str | os.PathLike, # a checkpoint of `pretrain`, or the folder of its run
     folder: str | os.PathLike, # where to; made where it is missing
     results: dict[str, float] | None = None, # accuracies in percent, for the card
+    overwrite: bool = False, # replace model.safetensors, config.json and README.md even where no export wrote them
 ) -> Path: # the folder
-    "Write the encoder as model.safetensors and README.md (a model card), and config.json where timm knows the architecture as it is. Raises as `read_checkpoint` does."
-    facts, _ = read_checkpoint(checkpoint)
-    config, backbone, folder = _config_of(facts), load_encoder(checkpoint).backbone, Path(folder)
-    with atomic_path(folder / "model.safetensors") as part: save_file({k: v.contiguous() for k, v in backbone.state_dict().items()}, part, metadata=dict(format="pt"))
-    if config.encoder != "convnet" and not _small_stem(backbone): write_atomic(folder / "config.json", json.dumps(_timm_config(config, backbone), indent=1) + "\n")
-    write_atomic(folder / "README.md", _card(facts, config, _loading_code(config, backbone), results or {}))
+    """Write the encoder as model.safetensors and README.md (a model card), and config.json where timm knows the architecture as it is.
+
+    Raises as `read_checkpoint` does; `FileExistsError` for files of these names that no export wrote, or that were changed since; `OSError` where the folder cannot be written, with all as it was."""
+    folder = _export_folder(folder, overwrite)
+    facts, tensors = read_checkpoint(checkpoint)
+    if missing := {"config", "step", "data", "data_name", "guide", "history"} - set(facts): raise ValueError(f"checkpoint: {str(checkpoint)!r} lacks {', '.join(sorted(missing))}. Give one that `pretrain` wrote")
+    encoder, config = _encoder_of(facts, tensors), _architecture(_config_of(facts))
+    weights = {k: v.contiguous() for k, v in encoder.backbone.state_dict().items()}
+    statistics = {name: getattr(encoder, name).flatten().tolist() for name in ("mean", "std")}
+    head = dict(format="pt", written_by="clip_help_simclr", digest=digest_tensors(weights), facts=json.dumps(statistics))
+    card = _card(facts, config, _loading_code(config, encoder.backbone, encoder.channels), results or {}, statistics)
+    beside = folder / "export" if folder.exists() else folder  # where a hidden folder can be moved from in one go
+    try:
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(beside.parent)
+        with part_folder(beside) as staged:
+            save_tensors(staged / "model.safetensors", weights, head)
+            if config.encoder != "convnet" and not _small_stem(encoder.backbone): write_atomic(staged / "config.json", _signed_config(_timm_config(config, encoder)))
+            write_atomic(staged / "README.md", _signed_card(card))
+            _place_files(staged, folder)
+    except OSError as e: raise OSError(f"folder: {str(folder)!r} cannot be written ({e}). Make room, or choose another folder") from e
+    return folder
+
+def _export_folder(folder: str | os.PathLike, overwrite: bool) -> Path:
+    "Where an export may go. Raises `ValueError` for what is no folder, `FileExistsError` for one with files of somebody else."
+    if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder).strip(): raise ValueError(f"folder: expected where to write the export, got {folder!r}")
+    folder = Path(os.path.abspath(folder))
+    if folder.exists() and not folder.is_dir(): raise ValueError(f"folder: {str(folder)!r} is a file. Choose a folder")
+    theirs = [name for name in ("model.safetensors", "config.json", "README.md") if (folder / name).exists() and not _is_ours(folder / name)]
+    if theirs and not overwrite:
+        raise FileExistsError(f"folder: {str(folder)!r} holds {', '.join(theirs)}, which no export wrote, or which changed since. Choose another folder, or overwrite=True (--overwrite) to replace them")
     return folder

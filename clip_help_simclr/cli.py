@@ -95,11 +95,12 @@ def _checked(command: Callable[..., None]) -> Callable[..., None]:
 @contextmanager
 def about(
     flag: str, # the parameter that a failure inside the block is about, where its message does not begin with another one
+    kinds: tuple[type[Exception], ...] = (ValueError, TypeError, OSError, ModuleNotFoundError), # of failures that are about it
     group: bool = False, # the message begins with a part of it: the flag is --augment.size where `augment` fails with "size: …"
 ) -> Iterator[None]:
     "Note on an exception which flag it is about."
     try: yield
-    except (ValueError, TypeError, OSError, ModuleNotFoundError) as e:
+    except kinds as e:
         if not hasattr(e, "chs_flag"): e.chs_flag = f"{flag}." if group else flag
         raise
 
@@ -162,9 +163,12 @@ def embed(
     from clip_help_simclr.demo import guided_images
     from clip_help_simclr.guides import EmbeddingCache
     if guide == "self": raise ValueError("guide: self is the network that is being trained, which has no rows to keep. Expected another guide")
+    if vocabulary is not None and not guide.startswith("induced:"):
+        raise ValueError(f"vocabulary: only the guide induced:MODEL/PRETRAINED compares images with texts, and the guide is {guide}. Leave it out")
     opened = _reader(data, split, strict, channels)
     with about("guide"): images, teacher = guided_images(guide, opened, size, captioned=captioned, vocabulary=vocabulary, device=device, folder=Path(out))
-    with about("out"): cache = EmbeddingCache.build(teacher, images, out, dtype, shard_rows, batch_size, workers)
+    if neighbours >= max(1, len(images)): raise ValueError(f"neighbours: expected fewer than the {len(images)} images, got {neighbours}")
+    with about("guide"): cache = EmbeddingCache.build(teacher, images, out, dtype, shard_rows, batch_size, workers)
     if cache is None: return print(f"done with my share; other processes still write to {out}")
     print(f"{len(cache)} rows of {cache.name} for {images.name} in {out}")
     absent = len(cache.missing) + len(cache.manifest.get("skipped", {}))
@@ -234,6 +238,7 @@ def pretrain_command(
     "One training run, in one process or in all that were launched."
     from clip_help_simclr import training
     from clip_help_simclr.demo import guided_images
+    from clip_help_simclr.resampling import parse_strategy
     opened, views = _reader(data, "train", strict, channels), getattr(config.augment, "size", None)
     fallback = _source_size(views) if views else None
     if guide is None: images, teacher = opened(size or fallback), None
@@ -242,11 +247,13 @@ def pretrain_command(
     if views and images.size < views:
         warnings.warn(f"size: views of {views} pixels are cropped from images of {images.size}, enlarged. Pass --size {fallback} or more, or a smaller --augment.size", stacklevel=2)
     main_process = os.environ.get("RANK", "0") == "0"
+    if teacher is not None and not parse_strategy(config.strategy).needs_guide:
+        warnings.warn(f"guide: the strategy {config.strategy} uses none, so {guide} changes nothing. Leave it out, or choose another strategy", stacklevel=2)
     if dry_run:
         cost = training.dry_run(config, images, teacher)
         return print(cost) if main_process else None
     command = " ".join(["chs", *sys.argv[1:]])
-    with about("out"): result = training.pretrain(config, images, teacher, out, command=command, allow_changes=allow_changes, profile=profile)
+    with about("out", (OSError,)): result = training.pretrain(config, images, teacher, out, command=command, allow_changes=allow_changes, profile=profile)
     if main_process: _report(result, Path(out))
     if main_process: _name_unread(images)
 
@@ -388,7 +395,7 @@ def experiment(
     from clip_help_simclr.trials import run_trials
     size, path = scale(os.environ.get("CHS_SCALE") or "small"), Path(out or f"results/{name}") / "results.json"
     trials = import_module(f"clip_help_simclr.experiments.{name}").trials(size)
-    with about("out"): run_trials(trials, path, f"CHS_SCALE={size.name} chs experiment {name}", processes or os.cpu_count() or 1)
+    run_trials(trials, path, f"CHS_SCALE={size.name} chs experiment {name}", processes or os.cpu_count() or 1)
     print(f"{len(trials)} trials are in {path.resolve()}")
 
 # %% ../nbs/35_cli.ipynb #e6816f95
@@ -609,6 +616,7 @@ def _library_message(error: Exception, given: _Given) -> str:
         dest = unknown[1].replace(" ", "_")
         dest = _FLAG_OF.get(dest, dest)
         if dest in given.dests: return f"{given.name(dest)}: {text}"
+    if lead == "path" and not flag and "out" in given.dests: return f"{given.name('out')}: {text}"
     if flag.rstrip(".") in given.dests or flag.endswith("."): return f"{given.name(flag.rstrip('.'))}: {text}"
     return text
 
@@ -685,7 +693,7 @@ def _carry_out(name: str, given: _Given, parser: Any) -> int:
         return fail(1, f"failed: {_one_line(e)[:400]}")
     except KeyboardInterrupt as e:
         number = getattr(e, "signum", signal.SIGINT)
-        return fail(128 + number, "interrupted. Call it again to go on from what is finished")
+        return fail(128 + number, f"interrupted by {signal.Signals(number).name}. Call it again to go on from what is finished")
     return 0
 
 def _leave_process_group() -> None:
@@ -705,6 +713,8 @@ def main(
         code = _main(sys.argv[1:] if arguments is None else [str(a) for a in arguments])
         sys.stdout.flush()
         return code
+    except KeyboardInterrupt:  # before a command began
+        return 128 + signal.SIGINT
     except BrokenPipeError:  # nobody reads on: `chs --help | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails once more at its end
         return 128 + 13

@@ -33,7 +33,7 @@ def test_interrupted(tmp_path):
 def test_disk_full(tmp_path):
     import resource
     files = 1 << 17  # of at most 128 KiB: the weights alone are larger
-    done = subprocess.run([*COMMAND, "--width", "16"], cwd=tmp_path, capture_output=True, text=True, timeout=120, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (files, files)))
+    done = subprocess.run([*COMMAND[:7], "16", *COMMAND[8:]], cwd=tmp_path, capture_output=True, text=True, timeout=120, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (files, files)))
     assert done.returncode == 2
     assert "cannot be written" in done.stderr and "make room" in done.stderr
     assert not list((tmp_path / "run").glob("*")) # and no half-written file either

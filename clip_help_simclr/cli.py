@@ -41,9 +41,9 @@ def __getattr__(name: str) -> Any:
 
 # %% ../nbs/35_cli.ipynb #5c110004
 _WHOLE = dict( # smallest and largest value
-    size=(1, 8192), limit=(2, 10 ** 9), sample=(4, 10 ** 9), seeds=(1, 10 ** 4), epochs=(1, 10 ** 6), guide_epochs=(1, 10 ** 6), batch_size=(1, 10 ** 7),
-    width=(1, 4096), shard_rows=(1, 10 ** 9), workers=(0, 1024), neighbours=(0, 10 ** 6), processes=(1, 1024), repeats=(1, 10 ** 6),
-    dimension=(1, 10 ** 5), guide_dimension=(1, 10 ** 5), rows=(2, 10 ** 9), seed=(-2 ** 63, 2 ** 63 - 1))
+    size=(1, 8192), limit=(2, 10 ** 9), sample=(4, 10 ** 9), batch_size=(1, 10 ** 7), shard_rows=(1, 10 ** 9), rows=(2, 10 ** 9),
+    epochs=(1, 10 ** 6), guide_epochs=(1, 10 ** 6), seeds=(1, 10 ** 4), repeats=(1, 10 ** 6), seed=(-2 ** 63, 2 ** 63 - 1),
+    width=(1, 4096), dimension=(1, 10 ** 5), guide_dimension=(1, 10 ** 5), neighbours=(0, 10 ** 6), workers=(0, 1024), processes=(1, 1024))
 _SHARES = dict(captioned=dict(above=0, high=1), labelled=dict(low=0, high=1))
 
 def check_values(
@@ -166,7 +166,9 @@ def embed(
     if vocabulary is not None and not guide.startswith("induced:"):
         raise ValueError(f"vocabulary: only the guide induced:MODEL/PRETRAINED compares images with texts, and the guide is {guide}. Leave it out")
     opened = _reader(data, split, strict, channels)
-    with about("guide"): images, teacher = guided_images(guide, opened, size, captioned=captioned, vocabulary=vocabulary, device=device, folder=Path(out))
+    with about("guide"):
+        images, teacher = guided_images(
+            guide, opened, size, captioned=captioned, vocabulary=vocabulary, device=device, folder=Path(out))
     if neighbours >= max(1, len(images)): raise ValueError(f"neighbours: expected fewer than the {len(images)} images, got {neighbours}")
     with about("guide"): cache = EmbeddingCache.build(teacher, images, out, dtype, shard_rows, batch_size, workers)
     if cache is None: return print(f"done with my share; other processes still write to {out}")
@@ -243,17 +245,23 @@ def pretrain_command(
     fallback = _source_size(views) if views else None
     if guide is None: images, teacher = opened(size or fallback), None
     else:
-        with about("guide"): images, teacher = guided_images(guide, opened, size, fallback, from_guide=False, captioned=captioned, device=config.device)
+        with about("guide"):
+            images, teacher = guided_images(
+                guide, opened, size, fallback, from_guide=False, captioned=captioned, device=config.device)
     if views and images.size < views:
-        warnings.warn(f"size: views of {views} pixels are cropped from images of {images.size}, enlarged. Pass --size {fallback} or more, or a smaller --augment.size", stacklevel=2)
+        warnings.warn(f"size: views of {views} pixels are cropped from images of {images.size}, enlarged. "
+                      f"Pass --size {fallback} or more, or a smaller --augment.size", stacklevel=2)
     main_process = os.environ.get("RANK", "0") == "0"
     if teacher is not None and not parse_strategy(config.strategy).needs_guide:
-        warnings.warn(f"guide: the strategy {config.strategy} uses none, so {guide} changes nothing. Leave it out, or choose another strategy", stacklevel=2)
+        warnings.warn(f"guide: the strategy {config.strategy} uses none, so {guide} changes nothing. "
+                      "Leave it out, or choose another strategy", stacklevel=2)
     if dry_run:
         cost = training.dry_run(config, images, teacher)
         return print(cost) if main_process else None
     command = " ".join(["chs", *sys.argv[1:]])
-    with about("out", (OSError,)): result = training.pretrain(config, images, teacher, out, command=command, allow_changes=allow_changes, profile=profile)
+    with about("out", (OSError,)):
+        result = training.pretrain(
+            config, images, teacher, out, command=command, allow_changes=allow_changes, profile=profile)
     if main_process: _report(result, Path(out))
     if main_process: _name_unread(images)
 
@@ -300,7 +308,8 @@ def probe(
     augment = facts["config"]["augment"]
     trained = augment.get("size") if isinstance(augment, dict) else None
     if size and trained and size < trained:
-        warnings.warn(f"size: the encoder was trained on views of {trained} pixels and gets images of {size}. Leave --size out, or pass {trained}", stacklevel=2)
+        warnings.warn(f"size: the encoder was trained on views of {trained} pixels and gets images of {size}. "
+                      f"Leave --size out, or pass {trained}", stacklevel=2)
     with about("data"):
         splits = load_data(data, size=size or trained, **reading_options(strict, channels))
         accuracies = probe_encoder(encoder, splits, pick_device(device), seed)
@@ -527,7 +536,9 @@ def _config_values(path: str, text: str) -> dict[str, Any]:
     try: node = yaml.compose(text, yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError) as e: raise ValueError(f"--config: {path} is no YAML: {' '.join(str(e).split())[:300]}") from None
     if node is None: return {}
-    if not isinstance(node, yaml.MappingNode): raise ValueError(f"--config: {path} holds a {type(node).__name__.removesuffix('Node').lower()}, expected names with values, such as 'epochs: 20'")
+    if not isinstance(node, yaml.MappingNode):
+        kind = type(node).__name__.removesuffix("Node").lower()
+        raise ValueError(f"--config: {path} holds a {kind}, expected names with values, such as 'epochs: 20'")
     return _values_of(path, node)
 
 def _values_of(path: str, node: Any, prefix: str = "") -> dict[str, Any]:
@@ -600,7 +611,7 @@ def _unknown(token: str, given: _Given) -> str:
     return f"{token}: expected flags, such as --out FOLDER, but got this word"
 
 # %% ../nbs/35_cli.ipynb #5c110016
-_FLAG_OF = dict(folder="out", share="captioned", noise="guide", model="guide", texts="vocabulary", dataset="data", data_set="data", checkpoint_folder="checkpoint")
+_FLAG_OF = dict(folder="out", share="captioned", noise="guide", model="guide", texts="vocabulary", data_set="data")
 
 def _library_message(error: Exception, given: _Given) -> str:
     "The message of an exception in one line that names the flag, where one is known."

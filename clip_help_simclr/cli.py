@@ -5,109 +5,107 @@
 # %% ../nbs/35_cli.ipynb #1e2aef4c
 from __future__ import annotations
 
+import difflib
 import inspect
-import json
 import os
 import re
+import signal
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, fields, replace
+import typing
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
-
-import pandas as pd
-import torch
-import torch.distributed as dist
-from torch import Tensor
+from typing import Any, Literal
 
 from . import __version__
-from .audit import audit as audit_pairs, edited_pairs, plot_pairs
-from .augment import SimCLRViews
-from .core import digest, generator, pick, pick_device, plot_theme, save_record, scale
-from .data import ImageSet, Splits, captions_from_labels, load_data
-from .evaluation import encode, few_shot_probe, knn_accuracy, linear_probe
-from .guides import CaptionGuide, EmbeddingCache, Guide, LabelGuide, OpenCLIPGuide, TextInducedGuide, TextTowerGuide, clip_retrieval_cache, read_vocabulary
-from .resampling import STRATEGIES, PairGraph
-from .training import PretrainConfig, PretrainResult, SelfGuide, build_model, export_encoder, load_encoder, plot_curves, pretrain
-from .training import dry_run as measured_run
 
 # %% auto #0
-__all__ = ['make_guide', 'probe_features', 'demo', 'demo_table', 'plot_accuracies', 'plot_losses', 'plot_maps', 'plot_edits',
-           'embed', 'audit', 'pretrain_command', 'export', 'probe', 'bench', 'experiment', 'build_parser', 'main']
+__all__ = ['check_values', 'about', 'demo', 'embed', 'audit', 'pretrain_command', 'export', 'probe', 'bench', 'experiment',
+           'build_parser', 'main', 'make_guide', 'probe_features', 'demo_table', 'plot_accuracies', 'plot_losses',
+           'plot_maps', 'plot_edits']
 
-# %% ../nbs/35_cli.ipynb #8f0f23ec
-def make_guide(
-    spec: str, # see the table above
-    data: ImageSet, # what the guide shall know: captions are learnt from it, labels and captions looked up in it
-    captioned: float = 0.2, # share of the images whose captions the caption guide may see, in (0, 1]
-    epochs: int | None = None, # passes of the caption guide; None is its own choice
-    seed: int = 0, # of captioned images, weights, label noise
-    vocabulary: str | None = None, # file of texts for induced:MODEL/PRETRAINED, one a line; None: texts drawn from the captions
-    device: str = "auto", # where it computes
-    folder: Path | None = None, # where a caption guide that is trained here is kept, and found the next time; None: nowhere
-    progress: bool = True, # show bars
-) -> Guide:
-    "The guide that a text names. Raises `ValueError` that lists the valid forms."
-    kind, _, rest = spec.partition(":")
-    def openclip():
-        model, _, pretrained = rest.partition("/")
-        if not pretrained: raise ValueError(f"guide: expected {kind}:MODEL/PRETRAINED, such as {kind}:ViT-B-32/openai or {kind}:ViT-B-32/weights.safetensors, got {spec!r}")
-        return OpenCLIPGuide(model, pretrained, device=device)
-    def induced(): return TextInducedGuide.zero_shot(openclip(), data, vocabulary and read_vocabulary(vocabulary), progress=progress) if rest else TextInducedGuide.from_captions(data)
-    make = pick("guide", kind, {
-        "captions": lambda: CaptionGuide.load(rest, device) if rest else _trained_on_captions(data, captioned, epochs, seed, device, folder, progress),
-        "openclip": openclip, "texts": lambda: TextTowerGuide(openclip()), "induced": induced, "cache": lambda: EmbeddingCache.load(rest),
-        "clip-retrieval": lambda: clip_retrieval_cache(rest, data), "labels": lambda: LabelGuide(float(rest or 0), seed=seed), "self": SelfGuide})
-    return make()
+# %% ../nbs/35_cli.ipynb #5c110002
+_all_ = ["make_guide", "probe_features", "demo_table", "plot_accuracies", "plot_losses", "plot_maps", "plot_edits"]
 
-def _trained_on_captions(data: ImageSet, captioned: float, epochs: int | None, seed: int, device: str, folder: Path | None, progress: bool) -> CaptionGuide:
-    "A caption guide, kept in the folder under a name that says what it was made from."
-    path = folder and folder / f"guide-{digest(data.fingerprint, captioned, str(epochs), seed)[:8]}.safetensors"
-    if path and path.exists(): return CaptionGuide.load(path, device)
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1: raise ValueError("guide: several processes would each train a caption guide of their own. Train it first, in one process: `chs embed` with the same settings, stopped or not; or pass captions:FILE")
-    guide = CaptionGuide.train(data, captioned, epochs, seed, device=device, progress=progress)
-    if path: guide.save(path)
-    return guide
+def __getattr__(name: str) -> Any:
+    "Names that live in `demo`, which loads torch."
+    if name not in _all_: raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("clip_help_simclr.demo"), name)
 
-# %% ../nbs/35_cli.ipynb #50ba6db0
-def probe_features(
-    train_x: Tensor, # (N, d) features of the training images
-    train_y: Tensor, # (N,) their labels
-    test_x: Tensor, # (M, d) features of the test images
-    test_y: Tensor, # (M,) their labels
-    seed: int = 0, # of validation split and few-shot draws
-) -> dict[str, float]: # linear, few_shot (5 labels a class) and knn (20 neighbours) accuracy, in percent; and validation, of a linear probe on training images that its fit did not see
-    "The accuracies of frozen features. Test labels are used for the final count only: what is to be chosen is chosen by validation."
-    few, linear = few_shot_probe(train_x, train_y, test_x, test_y, seed=seed), linear_probe(train_x, train_y, test_x, test_y, seed=seed)
-    return dict(validation=100 * linear.validation_accuracy, linear=100 * linear.accuracy, few_shot=100 * few.accuracy, knn=100 * knn_accuracy(train_x, train_y, test_x, test_y, k=20))
+# %% ../nbs/35_cli.ipynb #5c110004
+_WHOLE = dict( # smallest and largest value
+    size=(1, 8192), limit=(2, 10 ** 9), sample=(4, 10 ** 9), batch_size=(1, 10 ** 7), shard_rows=(1, 10 ** 9), rows=(2, 10 ** 9),
+    epochs=(1, 10 ** 6), guide_epochs=(1, 10 ** 6), seeds=(1, 10 ** 4), repeats=(1, 10 ** 6), seed=(-2 ** 63, 2 ** 63 - 1),
+    width=(1, 4096), dimension=(1, 10 ** 5), guide_dimension=(1, 10 ** 5), neighbours=(0, 10 ** 6), workers=(0, 1024), processes=(1, 1024))
+_SHARES = dict(captioned=dict(above=0, high=1), labelled=dict(low=0, high=1))
 
-def _probe_encoder(encoder, splits, device, seed) -> dict[str, float]:
-    train_x, test_x = (encode(encoder.to(device), data) for data in splits)
-    return probe_features(train_x, splits.train.labels, test_x, splits.test.labels, seed)
+def check_values(
+    values: dict[str, Any], # by name
+) -> None:
+    "Raises `ValueError` that begins with the name of the first value that is wrong. None is right where a type allows it."
+    from clip_help_simclr.core import pick_device, real_number, whole_number
+    for name, value in values.items():
+        if value is None: continue
+        if isinstance(value, str) and not value.strip(): raise ValueError(f"{name}: expected a text, got {value!r}")
+        if name in _WHOLE: _check_whole(name, value, whole_number)
+        if name in _SHARES: real_number(name, value, **_SHARES[name])
+        if name == "out": _check_folder(name, value)
+        if name == "device": pick_device(value)
+        if name == "guide": import_module("clip_help_simclr.demo").guide_kind(value)
 
-# %% ../nbs/35_cli.ipynb #41256dcf
-_IMAGES = 36_000  # images that a demo run sees by default, views not counted: about 15 seconds on two cores
+def _check_whole(name: str, value: Any, check: Callable) -> None:
+    "A number, or a list of them."
+    low, high = _WHOLE[name]
+    if not isinstance(value, list): return check(name, value, low, high)
+    if not value: raise ValueError(f"{name}: expected at least one number, got []")
+    for one in value: check(name, one, low, high)
 
-def _demo_data(spec: str, size: int, limit: int | None, seed: int) -> Splits:
-    "The data set of a demo, captioned. Raises `ValueError` where there is nothing to tell apart."
-    train, test = load_data(spec, size=size)
-    if len(train.classes) < 2: raise ValueError(f"data: the demo compares accuracies, so it needs labelled images of two classes or more; {spec!r} has {len(train.classes)}. Expected a folder with one subfolder a class")
-    if limit is not None: train = train.subset(torch.randperm(len(train), generator=generator(seed, "limit"))[:limit].sort().values)
-    if not any(train.captions): train = captions_from_labels(train)
-    print(f"data    {train.name}: {len(train)} training and {len(test)} test images of {len(train.classes)} classes, {size} x {size}")
-    return Splits(lambda: train, lambda: test)
+def _check_folder(name: str, path: str | os.PathLike) -> None:
+    "Can files be written there? Tried in the nearest folder that exists, by a file without a name."
+    try:
+        existing = next(p for p in (Path(path).absolute(), *Path(path).absolute().parents) if os.path.lexists(p))
+        if not existing.is_dir(): raise ValueError(f"{name}: expected a folder, but {str(existing)!r} is a file. Choose another one")
+        with tempfile.TemporaryFile(dir=existing): pass
+        if existing != Path(path).absolute(): os.stat(path)
+    except FileNotFoundError: return
+    except (OSError, TypeError) as e: raise ValueError(f"{name}: expected a folder that can be written, got {str(path)[:200]!r} ({e})") from None
+    except ValueError as e:
+        if str(e).startswith(name): raise
+        raise ValueError(f"{name}: expected a folder that can be written, got {str(path)[:200]!r} ({e})") from None
 
-# %% ../nbs/35_cli.ipynb #6ac5168c
-def _demo_runs(guide: Guide, train: ImageSet, seeds: int) -> list[tuple[str, str, Guide | None, int]]:
-    "The runs (row, strategy, guide, seed): seed by seed, so that an interrupted demo has whole rows."
-    cache = EmbeddingCache.build(guide, train, progress=False)
-    rows = [(name, name, (guide if cls.needs_per_view else cache) if cls.needs_guide else None) for name, cls in STRATEGIES.items() if guide.per_view or not cls.needs_per_view]
-    rows.append(("AddNewPositive, label guide", "AddNewPositive", LabelGuide(0.0)))
-    return [(*row, seed) for seed in range(seeds) for row in rows]
+def _checked(command: Callable[..., None]) -> Callable[..., None]:
+    "The command, after a check of what it is given."
+    signature = inspect.signature(command)
+    @wraps(command)
+    def checks(*args, **kwargs):
+        values = signature.bind(*args, **kwargs)
+        values.apply_defaults()
+        check_values(values.arguments)
+        return command(*args, **kwargs)
+    return checks
 
-# %% ../nbs/35_cli.ipynb #2862a079
+# %% ../nbs/35_cli.ipynb #5c110007
+@contextmanager
+def about(
+    flag: str, # the parameter that a failure inside the block is about, where its message does not begin with another one
+    kinds: tuple[type[Exception], ...] = (ValueError, TypeError, OSError, ModuleNotFoundError), # of failures that are about it
+    group: bool = False, # the message begins with a part of it: the flag is --augment.size where `augment` fails with "size: …"
+) -> Iterator[None]:
+    "Note on an exception which flag it is about."
+    try: yield
+    except kinds as e:
+        if not hasattr(e, "chs_flag"): e.chs_flag = f"{flag}." if group else flag
+        raise
+
+# %% ../nbs/35_cli.ipynb #5c110008
+@_checked
 def demo(
     data: str = "digits", # shapes, digits, folder:PATH, webdataset:PATTERN, hf:PATH, cifar10:ROOT, cifar100:ROOT, stl10:ROOT
     guide: str = "captions", # captions or openclip:MODEL/PRETRAINED (a name or a local file)
@@ -116,248 +114,123 @@ def demo(
     seeds: int = 2, # runs of each strategy
     epochs: int | None = None, # passes over the data of each run; None: as many as a few seconds on two cores allow
     limit: int | None = None, # use only so many training images, drawn at random
-    size: int = 32, # side of the images, in pixels
-    batch_size: int = 64, # images a step; fewer where the data set is smaller
+    size: int = 32, # side of the images, in pixels; all runs train at this size
+    channels: Literal[1, 3, 4] = 3, # of the images: grey, RGB or RGBA
+    strict: bool = False, # fail at an image that cannot be read, instead of leaving it out
+    batch_size: int = 64, # images per step; fewer where the data set is smaller
     encoder: str = "convnet", # convnet, or a timm model name such as resnet18
     width: int = 16, # channels of the convnet's first layer
     device: str = "auto", # auto, cpu, cuda or mps
-    out: str = "chs-demo", # folder of results; finished runs found there are not run again
+    out: str = "chs-demo", # folder of results; finished runs found there are not run again, nor probed
 ) -> None:
     "The main job, end to end: guide, SimCLR and the four guided strategies, probes, table and figures."
-    began, folder = time.perf_counter(), Path(out)
-    if seeds < 1: raise ValueError(f"seeds: expected at least 1, got {seeds}")
-    splits = _demo_data(data, size, limit, seed=0)
-    train = splits.train
-    teacher, facts = _demo_guide(guide, splits, captioned, guide_epochs, device, folder)
-    config = PretrainConfig(encoder=encoder, width=width, epochs=epochs or max(1, round(_IMAGES / len(train))), batch_size=min(batch_size, len(train)), device=device)
-    config = replace(config, augment=SimCLRViews(size, crop_scale=(0.3, 1.0), flip=0.0 if data == "digits" else 0.5), checkpoint_every=config.epochs)
-    table, histories, encoders = _demo_train(config, splits, teacher, facts, seeds, folder)
-    arguments = dict(data=data, guide=guide, captioned=captioned, guide_epochs=guide_epochs, seeds=seeds, epochs=epochs, limit=limit, size=size, batch_size=batch_size, encoder=encoder, width=width, device=device)
-    _demo_record(arguments, config, splits, table, histories, facts, folder, time.perf_counter() - began)
-    _demo_figures(table, histories, encoders, splits, teacher, config, folder)
-    print("\n" + demo_table(table).to_string() + "\n\n" + _reading(table, facts))
-    print(f"\n{time.perf_counter() - began:.0f} s. Table, figures and results.json are in {folder.resolve()}")
-
-# %% ../nbs/35_cli.ipynb #5f57e7a8
-def _demo_guide(spec: str, splits, captioned: float, epochs: int, device: str, folder: Path) -> tuple[Guide, dict]:
-    "The demo's guide, and what must be said of it: where its captions came from, and its own accuracy."
-    train, began = splits.train, time.perf_counter()
-    guide = make_guide(spec, train, captioned, epochs, device=device, folder=folder)
-    if not guide.per_view: return guide, dict(name=guide.name, accuracy=None, captions=train.caption_source)
-    train_x, test_x = (guide.embed(data, progress=False) for data in splits)
-    accuracy = probe_features(train_x, train.labels, test_x, splits.test.labels)
-    print(f"guide   {guide.name}: own kNN accuracy {accuracy['knn']:.1f} %, {time.perf_counter() - began:.0f} s")
-    if isinstance(guide, CaptionGuide): print(f"        trained on captions of {captioned:.0%} of the training images; source of the captions: {train.caption_source}")
-    return guide, dict(name=guide.name, accuracy=accuracy, captions=train.caption_source, captioned=captioned)
-
-def _demo_run(config: PretrainConfig, train: ImageSet, guide: Guide | None, folder: Path):
-    "One run, in a folder of its own; if it finished there before, it is loaded."
-    key = digest(json.dumps(asdict(config), sort_keys=True), guide.name if guide else "", train.fingerprint)[:8]
-    return pretrain(config, train, guide, folder / "runs" / f"{config.strategy}-{config.seed}-{key}", command="chs demo")
-
-# %% ../nbs/35_cli.ipynb #c92e7f15
-def _demo_train(config: PretrainConfig, splits: Splits, teacher: Guide, facts: dict, seeds: int, folder: Path) -> tuple[pd.DataFrame, dict, dict]:
-    "A row of accuracies a run; histories by (row, seed); an encoder by row."
-    print(f"runs    {config.epochs} epochs of {config.encoder}, batch {config.batch_size}, {config.precision} precision, {seeds} seeds each")
-    device = pick_device(config.device)
-    table, histories, encoders = [dict(row="the guide itself", seed=0, **facts["accuracy"])] if facts["accuracy"] else [], {}, {}
-    for seed in range(seeds):
-        random = build_model(replace(config, seed=seed), config.augment.size).encoder
-        table.append(dict(row="random encoder", seed=seed, **_probe_encoder(random, splits, device, seed)))
-        encoders.setdefault("random encoder", random)
-    for row, strategy, guide, seed in _demo_runs(teacher, splits.train, seeds):
-        result = _demo_run(replace(config, strategy=strategy, seed=seed), splits.train, guide, folder)
-        table.append(dict(row=row, seed=seed, **_probe_encoder(result.encoder, splits, device, seed), seconds=result.seconds))
-        histories[row, seed], encoders[row] = result.history, encoders.get(row, result.encoder)
-        print(f"        {row}, seed {seed}: " + ", ".join(f"{title} {table[-1][k]:.1f} %" for k, title in _ACCURACIES.items()))
-    return pd.DataFrame(table), histories, encoders
-
-# %% ../nbs/35_cli.ipynb #d04f6b83
-def _demo_record(arguments: dict, config: PretrainConfig, splits: Splits, table: pd.DataFrame, histories: dict, facts: dict, folder: Path, seconds: float) -> None:
-    "Write the demo's results.json."
-    results = dict(runs=table.astype(object).where(table.notna(), None).to_dict("records"), guide=facts,
-                   history=[dict(row=row, seed=seed, loss=[e["loss"] for e in h]) for (row, seed), h in histories.items()])
-    command = "chs demo " + " ".join(f"--{k} {v}" for k, v in arguments.items() if v != inspect.signature(demo).parameters[k].default)
-    save_record(folder / "results.json", command.strip(), arguments | {"run": asdict(config), "train": len(splits.train), "test": len(splits.test)}, results, seconds)
-
-# %% ../nbs/35_cli.ipynb #c56bf016
-_ACCURACIES = {"linear": "linear", "few_shot": "few-shot (5 labels a class)", "knn": "kNN"}
-
-def demo_table(
-    runs: pd.DataFrame, # a row a run: row, seed, linear, few_shot, knn (percent), seconds
-) -> pd.DataFrame: # a row a strategy, ready to print
-    "Mean ± standard deviation over seeds, seconds a run, and the mean paired difference to SimCLR in kNN accuracy."
-    spread = lambda v: f"{v.mean():.1f}" + (f" ± {v.std():.1f}" if len(v) > 1 else "")
-    base = runs[runs.row == "SimCLR"].set_index("seed")
-    out = {}
-    for row, of_row in runs.groupby("row", sort=False):
-        out[row] = {title: spread(of_row[key]) for key, title in _ACCURACIES.items()}
-        paired = of_row.set_index("seed")[list(_ACCURACIES)] - base[list(_ACCURACIES)]
-        trained = of_row.seconds.notna().all()
-        out[row]["seconds"] = f"{of_row.seconds.mean():.1f}" if trained else ""
-        out[row]["vs SimCLR (linear, few-shot, kNN)"] = "  ".join(f"{paired[k].mean():+.1f}" for k in _ACCURACIES) if trained and row != "SimCLR" else ""
-    return pd.DataFrame.from_dict(out, orient="index")
-
-def _reading(runs: pd.DataFrame, facts: dict) -> str:
-    "One sentence that says what the table shows."
-    mean = runs.groupby("row").knn.mean()
-    gain = mean["AddNewPositive"] - mean["SimCLR"]
-    text = f"AddNewPositive {'gains' if gain > 0 else 'loses'} {abs(gain):.1f} points of kNN accuracy over SimCLR"
-    if facts["accuracy"]:
-        own = facts["accuracy"]["knn"]
-        text += f"; the guide itself reaches {own:.1f} %, so the student {'passes' if mean['AddNewPositive'] > own else 'does not pass'} its guide"
-    return text + "."
-
-# %% ../nbs/35_cli.ipynb #934ec56f
-def plot_accuracies(
-    runs: pd.DataFrame, # as in `demo_table`
-):
-    "Bars of mean accuracy with the standard deviation over seeds, and a dot a seed. Returns the figure."
-    import matplotlib.pyplot as plt
-    import seaborn as sns
-    fig, axes = plt.subplots(1, 3, figsize=(11, 0.36 * runs.row.nunique() + 1), sharey=True)
-    for ax, (key, title) in zip(axes, _ACCURACIES.items()):
-        sns.barplot(runs, x=key, y="row", ax=ax, errorbar="sd", color="#9ecae1", err_kws=dict(linewidth=1.5))
-        sns.stripplot(runs, x=key, y="row", ax=ax, color="k", size=3, jitter=False)
-        ax.set(title=title, xlabel="test accuracy in %", ylabel="", xlim=(0, 100))
-    return fig
-
-# %% ../nbs/35_cli.ipynb #5730be4e
-def plot_losses(
-    histories: dict[tuple[str, int], list[dict]], # history by (row, seed)
-):
-    "Training loss against epochs, a line a strategy, seeds as thin lines. Returns the figure."
-    import matplotlib.pyplot as plt
-    import seaborn as sns
-    fig, ax = plt.subplots(figsize=(6.5, 3.4))
-    rows = list(dict.fromkeys(row for row, _ in histories))
-    for (row, seed), history in histories.items():
-        ax.plot([e["epoch"] for e in history], [e["loss"] for e in history], c=sns.color_palette()[rows.index(row)], lw=1, label=row if seed == 0 else None)
-    ax.set(xlabel="epoch", ylabel="training loss (each strategy has its own)")
-    ax.legend(bbox_to_anchor=(1, 1))
-    return fig
-
-# %% ../nbs/35_cli.ipynb #dc3fdf82
-def plot_maps(
-    encoders: dict, # encoders by row
-    data: ImageSet, # labelled images to map
-    device: torch.device, # where to encode
-    points: int = 500, # images to show
-):
-    "A t-SNE map of frozen features for each encoder, coloured by class. Returns the figure."
-    import matplotlib.pyplot as plt
-    import seaborn as sns
-    from sklearn.manifold import TSNE
-    shown = data.subset(torch.randperm(len(data), generator=generator(0, "map"))[:points])
-    columns = min(4, len(encoders))
-    fig, axes = plt.subplots(-(-len(encoders) // columns), columns, figsize=(2.7 * columns, 2.8 * -(-len(encoders) // columns)), squeeze=False)
-    for ax in axes.flat: ax.axis("off")
-    for ax, (row, encoder) in zip(axes.flat, encoders.items()):
-        features = torch.nn.functional.normalize(encode(encoder.to(device), shown), dim=1).numpy()
-        xy = TSNE(init="pca", perplexity=min(30, (len(shown) - 1) / 3), random_state=0).fit_transform(features)
-        sns.scatterplot(x=xy[:, 0], y=xy[:, 1], hue=[data.classes[y] for y in shown.labels.tolist()], hue_order=data.classes, palette="tab10" if len(data.classes) <= 10 else "husl",
-                        s=9, linewidth=0, ax=ax, legend=ax is axes.flat[0])
-        ax.set_title(row)
-    fig.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=10, markerscale=2, fontsize="small")
-    axes.flat[0].get_legend().remove()
-    return fig
-
-# %% ../nbs/35_cli.ipynb #96237d5e
-def plot_edits(
-    guide: Guide, # an image guide, which sees the views
-    data: ImageSet, # images to draw a batch from
-    config: PretrainConfig, # its augmentation and batch size
-    shown: int = 16, # pairs a strategy
-):
-    "For one batch of views, a random sample of the pairs that each strategy added or dropped. Returns the figure."
-    import matplotlib.pyplot as plt
-    numbers = torch.randperm(len(data), generator=generator(0, "pairs"))[:config.batch_size]
-    views = config.augment(data.batch(numbers), generator(0, "pair views"), 2)
-    before = PairGraph.from_views(len(views), 2, guide.encode(views).cpu())
-    labels, pictures = data.labels[numbers].repeat(2), views.mul(255).round().byte()
-    fig, axes = plt.subplots(4, 1, figsize=(0.55 * shown, 6))
-    for ax, (name, cls) in zip(axes, [(n, c) for n, c in STRATEGIES.items() if c.needs_guide]):
-        what, pairs = max(edited_pairs(before, cls()(before)).items(), key=lambda item: len(item[1]))
-        if what == "dropped positives": pairs = pairs[pairs[:, 0] < pairs[:, 1]]  # both directions always go together
-        pairs = pairs[torch.randperm(len(pairs), generator=generator(0, name))[:shown]]
-        plot_pairs(pictures, pairs, labels, f"{name}: {what}", ax)
-    return fig
-
-def _demo_figures(runs, histories, encoders, splits, guide, config, folder: Path) -> None:
-    "Draw and save the demo's figures."
-    import matplotlib
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-    plot_theme()
-    figures = dict(accuracy=lambda: plot_accuracies(runs), loss=lambda: plot_losses(histories), map=lambda: plot_maps(encoders, splits.test, pick_device(config.device)))
-    if guide.per_view: figures["pairs"] = lambda: plot_edits(guide, splits.train, config)
-    for name, draw in figures.items():
-        fig = draw()
-        fig.savefig(folder / f"{name}.png")
-        plt.close(fig)
+    asked = {name: value for name, value in locals().items() if name != "out"}
+    from clip_help_simclr.demo import run_demo
+    if guide == "self": raise ValueError("guide: self is the network that is being trained, for `chs pretrain`. Expected another guide")
+    run_demo(asked, Path(out))
 
 # %% ../nbs/35_cli.ipynb #837c8cea
-def _split(spec: str, split: str, size: int) -> ImageSet:
-    "One split of a data set; the other one is not made."
-    return getattr(load_data(spec, size=size), pick("split", split, dict(train="train", test="test")))
+def _reader(data: str, split: str, strict: bool, channels: int) -> Callable[[int | None], Any]:
+    "Opens one split of a data set at a size; the other split is not made."
+    from clip_help_simclr.core import pick
+    from clip_help_simclr.data import load_data
+    from clip_help_simclr.demo import reading_options
+    options = reading_options(strict, channels)
+    name = pick("split", split, dict(train="train", test="test"))
+    def opened(size):
+        with about("data"): return getattr(load_data(data, size=size, **options), name)
+    return opened
 
+@_checked
 def embed(
     data: str, # shapes, digits, folder:PATH, webdataset:PATTERN, hf:PATH, cifar10:ROOT, cifar100:ROOT, stl10:ROOT
     guide: str, # captions, captions:FILE, openclip:MODEL/PRETRAINED, texts:MODEL/PRETRAINED, induced, induced:MODEL/PRETRAINED, clip-retrieval:FOLDER or labels:NOISE
-    out: str, # folder of the cache; what is finished there is not made again
+    out: str, # folder of the cache; what is finished there is not made again, and rows of changed images only
     split: str = "train", # train or test
-    size: int = 32, # side of the images, in pixels
+    size: int | None = None, # side of the images, in pixels; None: what the guide needs, else as the data set has them
+    channels: Literal[1, 3, 4] = 3, # of the images: grey, RGB or RGBA
+    strict: bool = False, # fail at an image that cannot be read, instead of leaving it out
     captioned: float = 0.2, # share of the images whose captions the caption guide sees, in (0, 1]
-    vocabulary: str | None = None, # file of texts for induced:MODEL/PRETRAINED, one a line
+    vocabulary: str | None = None, # file of texts for induced:MODEL/PRETRAINED, one per line
     dtype: Literal["float32", "float16"] = "float32", # of the rows on disk
-    shard_rows: int = 65_536, # rows a shard: what an interruption can cost
-    batch_size: int = 256, # images a step of the guide
-    workers: int | None = None, # processes that decode images; None: one a core, at most 8
+    shard_rows: int = 65_536, # rows per shard: what an interruption can cost
+    batch_size: int = 256, # images per step of the guide
+    workers: int | None = None, # processes that decode images; None: one per core, at most 8
     neighbours: int = 0, # also find so many nearest images of each, in the whole data set
     device: str = "auto", # auto, cpu, cuda or mps
 ) -> None:
     "Guide embeddings of a data set into a cache. Killed at any moment, the same call goes on where it was; under accelerate launch or torchrun, processes share the work."
-    images = _split(data, split, size)
-    teacher = make_guide(guide, images, captioned, vocabulary=vocabulary, device=device, folder=Path(out))
-    cache = EmbeddingCache.build(teacher, images, out, dtype, shard_rows, batch_size, workers)
+    from clip_help_simclr.demo import guided_images
+    from clip_help_simclr.guides import EmbeddingCache
+    if guide == "self": raise ValueError("guide: self is the network that is being trained, which has no rows to keep. Expected another guide")
+    if vocabulary is not None and not guide.startswith("induced:"):
+        raise ValueError(f"vocabulary: only the guide induced:MODEL/PRETRAINED compares images with texts, and the guide is {guide}. Leave it out")
+    opened = _reader(data, split, strict, channels)
+    with about("guide"):
+        images, teacher = guided_images(
+            guide, opened, size, captioned=captioned, vocabulary=vocabulary, device=device, folder=Path(out))
+    if neighbours >= max(1, len(images)): raise ValueError(f"neighbours: expected fewer than the {len(images)} images, got {neighbours}")
+    with about("guide"): cache = EmbeddingCache.build(teacher, images, out, dtype, shard_rows, batch_size, workers)
     if cache is None: return print(f"done with my share; other processes still write to {out}")
     print(f"{len(cache)} rows of {cache.name} for {images.name} in {out}")
-    if absent := len(cache.missing) + len(cache.manifest["skipped"]): print(f"{absent} images could not be read; {out}/manifest.json names them")
-    if neighbours: cache.neighbours(neighbours, device=device)
+    absent = len(cache.missing) + len(cache.manifest.get("skipped", {}))
+    if absent: print(f"{absent} images could not be read; {out}/manifest.json names them")
+    _name_unread(images)
+    if neighbours:
+        with about("neighbours"): cache.neighbours(neighbours, device=device)
+
+def _name_unread(images: Any) -> None:
+    "Say which images were left out."
+    from clip_help_simclr.demo import unread
+    print(end=unread(images))
 
 # %% ../nbs/35_cli.ipynb #bbdfb0d1
+@_checked
 def audit(
     data: str, # shapes, digits, folder:PATH, webdataset:PATTERN, hf:PATH, cifar10:ROOT, cifar100:ROOT, stl10:ROOT
     guide: str, # captions, captions:FILE, openclip:MODEL/PRETRAINED, texts:MODEL/PRETRAINED, induced, induced:MODEL/PRETRAINED, cache:FOLDER, clip-retrieval:FOLDER or labels:NOISE
     out: str = "chs-audit", # folder of results: audit.html, audit.json, figures
     split: str = "train", # train or test
-    size: int = 32, # side of the images, in pixels
+    size: int | None = None, # side of the images, in pixels; None: what the guide needs, else as the data set has them
+    channels: Literal[1, 3, 4] = 3, # of the images: grey, RGB or RGBA
+    strict: bool = False, # fail at an image that cannot be read, instead of leaving it out
     captioned: float = 0.2, # share of the images whose captions the caption guide sees, in (0, 1]
     labelled: float = 1.0, # share of the labels that the audit may look at, in [0, 1]; 0 audits without labels
     sample: int = 10_000, # at most so many images are looked at
-    batch_size: int = 256, # images a batch, as in the training to be judged
+    batch_size: int = 256, # images per batch, as in the training to be judged
     device: str = "auto", # auto, cpu, cuda or mps
     seed: int = 0, # of guide, sample, batches and views
 ) -> None:
     "Should this guide help SimCLR on this data set? Numbers, advice and a page of pairs, before any training."
-    if not 0 <= labelled <= 1: raise ValueError(f"labelled: expected a share of the labels in [0, 1], got {labelled}")
-    images = _split(data, split, size)
-    if guide == "captions" and not any(images.captions) and len(images.classes): images = captions_from_labels(images)
+    import torch
+    from clip_help_simclr.audit import audit as audit_pairs
+    from clip_help_simclr.augment import SimCLRViews
+    from clip_help_simclr.core import generator
+    from clip_help_simclr.demo import LEAK, captioned_by_class, guided_images
+    if guide == "self": raise ValueError("guide: self is the network that is being trained, which an audit cannot ask. Expected another guide")
+    opened = _reader(data, split, strict, channels)
+    def captioned_images(side): return captioned_by_class(opened(side)) if guide == "captions" else opened(side)
+    with about("guide"): images, teacher = guided_images(guide, captioned_images, size, captioned=captioned, seed=seed, device=device)
     hidden = torch.rand(len(images), generator=generator(seed, "labelled")) >= labelled
-    teacher = make_guide(guide, images, captioned, seed=seed, device=device)
-    found = audit_pairs(images, teacher, SimCLRViews(size), images.labels.cpu().masked_fill(hidden, -1), batch_size, sample, seed=seed)
-    print("\n".join(found.advice) + f"\n\nThe page is {found.save(out).resolve()}")
+    labels = images.labels.cpu().masked_fill(hidden, -1)
+    with about("data"): found = audit_pairs(images, teacher, SimCLRViews(images.size), labels, batch_size, sample, seed=seed)
+    if images.caption_source == LEAK: print(f"captions: {LEAK}")
+    _name_unread(images)
+    with about("out"): print("\n".join(found.advice) + f"\n\nThe page is {found.save(out).resolve()}")
 
 # %% ../nbs/35_cli.ipynb #e0d00e7e
 def _source_size(views: int) -> int:
     "Side of the images for views of this side, both in pixels."
     return views if views <= 64 else round(views * 8 / 7)
 
+@_checked
 def pretrain_command(
     config: PretrainConfig, # the run; its fields are flags of their own
     data: str, # shapes, digits, folder:PATH, webdataset:PATTERN, hf:PATH, cifar10:ROOT, cifar100:ROOT, stl10:ROOT
     guide: str | None = None, # captions, captions:FILE, openclip:MODEL/PRETRAINED, texts:MODEL/PRETRAINED, induced, induced:MODEL/PRETRAINED, cache:FOLDER, clip-retrieval:FOLDER, labels:NOISE or self; needed by every strategy but SimCLR
-    size: int | None = None, # side of the images that views are cropped from, in pixels; a cache must come from images of this size; None: that of the views up to 64, else 8/7 of it (views of 224 from images of 256)
+    size: int | None = None, # side of the images that views are cropped from, in pixels; a cache must come from images of this size; None: that of the cache, else that of the views up to 64, else 8/7 of it (views of 224 from images of 256)
+    channels: Literal[1, 3, 4] = 3, # of the images: grey, RGB or RGBA
+    strict: bool = False, # fail at an image that cannot be read, instead of leaving it out
     out: str = "runs/pretrain", # folder of checkpoints, metrics, record and figure; a run found there is resumed
     captioned: float = 0.2, # share of the images whose captions the caption guide sees, in (0, 1]
     dry_run: bool = False, # only measure some steps on this machine, and print the run's hours and memory
@@ -365,18 +238,38 @@ def pretrain_command(
     allow_changes: bool = False, # resume although settings, data or guide are not those of the run in the folder
 ) -> None:
     "One training run, in one process or in all that were launched."
-    images = _split(data, "train", size or _source_size(config.augment.size))
-    teacher = make_guide(guide, images, captioned, device=config.device) if guide else None
+    from clip_help_simclr import training
+    from clip_help_simclr.demo import guided_images
+    from clip_help_simclr.resampling import parse_strategy
+    opened, views = _reader(data, "train", strict, channels), getattr(config.augment, "size", None)
+    fallback = _source_size(views) if views else None
+    if guide is None: images, teacher = opened(size or fallback), None
+    else:
+        with about("guide"):
+            images, teacher = guided_images(
+                guide, opened, size, fallback, from_guide=False, captioned=captioned, device=config.device)
+    if views and images.size < views:
+        warnings.warn(f"size: views of {views} pixels are cropped from images of {images.size}, enlarged. "
+                      f"Pass --size {fallback} or more, or a smaller --augment.size", stacklevel=2)
     main_process = os.environ.get("RANK", "0") == "0"
+    if teacher is not None and not parse_strategy(config.strategy).needs_guide:
+        warnings.warn(f"guide: the strategy {config.strategy} uses none, so {guide} changes nothing. "
+                      "Leave it out, or choose another strategy", stacklevel=2)
     if dry_run:
-        cost = measured_run(config, images, teacher)
+        cost = training.dry_run(config, images, teacher)
         return print(cost) if main_process else None
-    result = pretrain(config, images, teacher, out, command=" ".join(["chs", *sys.argv[1:]]), allow_changes=allow_changes, profile=profile)
+    command = " ".join(["chs", *sys.argv[1:]])
+    with about("out", (OSError,)):
+        result = training.pretrain(
+            config, images, teacher, out, command=command, allow_changes=allow_changes, profile=profile)
     if main_process: _report(result, Path(out))
+    if main_process: _name_unread(images)
 
 def _report(result: PretrainResult, folder: Path) -> None:
     "The end of a run: its curves, and where everything is."
     import matplotlib
+    from clip_help_simclr.core import plot_theme
+    from clip_help_simclr.training import plot_curves
     matplotlib.use("agg")
     plot_theme()
     plot_curves(result.history).savefig(folder / "curves.png")
@@ -384,31 +277,59 @@ def _report(result: PretrainResult, folder: Path) -> None:
     print(f"loss {result.history[-1]['loss']:.3f} after {result.seconds:.0f} s. Checkpoints, record, metrics and curves are in {folder.resolve()}")
 
 # %% ../nbs/35_cli.ipynb #f61b0c97
+@_checked
 def export(
     checkpoint: str, # a checkpoint of `chs pretrain`, or the folder of its run
     out: str, # folder to write: weights, model card, and timm's config.json where timm has the architecture
+    overwrite: bool = False, # replace a README.md or weights there that were not written by `chs export`
 ) -> None:
     "The trained encoder as a folder for timm and for model hubs."
-    print(f"Weights and model card are in {export_encoder(checkpoint, out).resolve()}")
+    from clip_help_simclr.training import export_encoder
+    options = dict(overwrite=True) if overwrite else {}
+    with about("out"): folder = export_encoder(checkpoint, out, **options)
+    print(f"Weights and model card are in {folder.resolve()}")
 
+@_checked
 def probe(
     checkpoint: str, # a checkpoint of `chs pretrain`, or the folder of its run
     data: str, # a labelled data set: shapes, digits, folder:PATH, cifar10:ROOT, cifar100:ROOT, stl10:ROOT
-    size: int = 32, # side of the images, in pixels
+    size: int | None = None, # side of the images, in pixels; None: that of the views which the encoder was trained with
+    channels: Literal[1, 3, 4] = 3, # of the images: grey, RGB or RGBA
+    strict: bool = False, # fail at an image that cannot be read, instead of leaving it out
     seed: int = 0, # of validation split and few-shot draws
     device: str = "auto", # auto, cpu, cuda or mps
 ) -> None:
     "Linear probe, few-shot probe and kNN of a checkpoint's frozen features."
-    splits, where = load_data(data, size=size), pick_device(device)
-    accuracies = _probe_encoder(load_encoder(checkpoint), splits, where, seed)
-    for name, title in _ACCURACIES.items(): print(f"{title:28s} {accuracies[name]:5.1f} %")
+    from clip_help_simclr.core import pick_device
+    from clip_help_simclr.data import load_data
+    from clip_help_simclr.demo import probe_encoder, reading_options
+    from clip_help_simclr.training import load_encoder, read_checkpoint
+    with about("checkpoint"): facts, encoder = read_checkpoint(checkpoint)[0], load_encoder(checkpoint)
+    augment = facts["config"]["augment"]
+    trained = augment.get("size") if isinstance(augment, dict) else None
+    if size and trained and size < trained:
+        warnings.warn(f"size: the encoder was trained on views of {trained} pixels and gets images of {size}. "
+                      f"Leave --size out, or pass {trained}", stacklevel=2)
+    with about("data"):
+        splits = load_data(data, size=size or trained, **reading_options(strict, channels))
+        accuracies = probe_encoder(encoder, splits, pick_device(device), seed)
+    for name, title in _PROBES.items():
+        if name in accuracies: print(f"{title:28s} {accuracies[name]:5.1f} %")
+    for images in splits: _name_unread(images)
+
+_PROBES = {"linear": "linear", "per_class": "linear, mean over classes", "few_shot": "few-shot (5 labels per class)", "knn": "kNN"}
 
 # %% ../nbs/35_cli.ipynb #ab31a1d9
 def _bench_losses(rows: list[int], dimension: int, guide_dimension: int, repeats: int, memory: bool, device: torch.device, out: str | None) -> None:
-    "See `bench`."
+    "The losses, see `bench`."
+    import torch
     from clip_help_simclr.bench import bench_losses, float64_error, gemm_floor
+    from clip_help_simclr.core import save_record
     began = time.perf_counter()
-    def report(row): print("  {n:6d}  {loss:18s} {candidate:26s} {milliseconds:10.2f} ms  {ratio:6.2f}".format(**row) + (f"  {row['MiB']:7.0f} MiB" if row["MiB"] is not None else ""), flush=True)
+    def report(row):
+        text = "  {n:6d}  {loss:18s} {candidate:26s} {milliseconds:10.2f} ms  {ratio:6.2f}".format(**row)
+        if row["MiB"] is not None: text += f"  {row['MiB']:7.0f} MiB"
+        print(text, flush=True)
     print(f"losses, d = {dimension}, d_g = {guide_dimension}, {device}, {torch.get_num_threads()} threads; forward and backward; ratio to the first of each group:")
     found = bench_losses(rows, dimension, guide_dimension, repeats, memory, device, report)
     floors = {str(n): gemm_floor(n, dimension, guide_dimension) for n in rows} if device.type == "cpu" else {}
@@ -420,8 +341,9 @@ def _bench_losses(rows: list[int], dimension: int, guide_dimension: int, repeats
 
 # %% ../nbs/35_cli.ipynb #d121be1b
 def _bench_cache(rows: list[int], repeats: int, out: str | None) -> None:
-    "See `bench`."
+    "Look-ups in caches, see `bench`."
     from clip_help_simclr.bench_cache import bench_cache
+    from clip_help_simclr.core import save_record
     began, found = time.perf_counter(), []
     for images in rows:
         found.append(dict(images=images, **bench_cache(images, repeats=repeats)))
@@ -433,8 +355,12 @@ def _bench_cache(rows: list[int], repeats: int, out: str | None) -> None:
 
 # %% ../nbs/35_cli.ipynb #d69f5c18
 def _bench_steps(repeats: int, out: str | None) -> None:
-    "See `bench`."
+    "Views and training steps, see `bench`."
     from clip_help_simclr.bench_steps import bench_views, guided_steps, outside_encoder
+    from clip_help_simclr.core import save_record
+    from clip_help_simclr.data import load_data
+    from clip_help_simclr.guides import CaptionGuide
+    from clip_help_simclr.training import PretrainConfig
     began, train = time.perf_counter(), load_data("digits").train
     views = bench_views(32, 256, repeats) + bench_views(224, 64, max(1, repeats // 2))
     for row in views: print("  {size:4d} pixels  {candidate:18s} {views_per_second:10,.0f} views a second, ours {ratio:.1f} times as many".format(**row), flush=True)
@@ -444,10 +370,11 @@ def _bench_steps(repeats: int, out: str | None) -> None:
     for name, milliseconds in steps.items(): print(f"  step, {name:26s} {milliseconds:8.1f} ms, {milliseconds / steps['SimCLR']:.3f} of SimCLR's")
     print(f"  outside the encoder: {shares['outside the encoder']:.1%} of a step")
     if out is None: return
-    results = dict(views=views, steps=steps, shares=shares)
-    print("record:", save_record(Path(out) / "results.json", f"chs bench steps --repeats {repeats} --out {out}", dict(repeats=repeats, width=32, batch=256, seed=0), results, time.perf_counter() - began))
+    results, settings = dict(views=views, steps=steps, shares=shares), dict(repeats=repeats, width=32, batch=256, seed=0)
+    print("record:", save_record(Path(out) / "results.json", f"chs bench steps --repeats {repeats} --out {out}", settings, results, time.perf_counter() - began))
 
 # %% ../nbs/35_cli.ipynb #a647d104
+@_checked
 def bench(
     what: Literal["losses", "steps", "cache"], # losses against their peers, views and training steps, or look-ups in caches
     rows: list[int] = [512, 2048], # n, views in the batch; for caches, images
@@ -459,18 +386,21 @@ def bench(
     out: str | None = None, # folder for a record; None: none
 ) -> None:
     "Speed of the losses and views on this machine."
+    from clip_help_simclr.core import pick_device
     where = pick_device(device)
     if what == "losses": return _bench_losses(rows, dimension, guide_dimension, repeats, memory, where, out)
     if what == "cache": return _bench_cache(rows, repeats, out)
     return _bench_steps(repeats, out)
 
 # %% ../nbs/35_cli.ipynb #fb75204e
+@_checked
 def experiment(
     name: Literal["strategies", "guide_quality", "ratios", "practice", "multimodal", "neighbours", "scaling"], # which of the notebooks in nbs/experiments
     out: str | None = None, # folder of the record; None: results/NAME. Finished trials found there are not run again
-    processes: int | None = None, # trials at a time; None: one a core
+    processes: int | None = None, # trials at a time; None: one per core
 ) -> None:
     "Make an experiment's record, or what it lacks. CHS_SCALE (tiny, small, full; small if unset) says how large."
+    from clip_help_simclr.core import scale
     from clip_help_simclr.trials import run_trials
     size, path = scale(os.environ.get("CHS_SCALE") or "small"), Path(out or f"results/{name}") / "results.json"
     trials = import_module(f"clip_help_simclr.experiments.{name}").trials(size)
@@ -478,55 +408,340 @@ def experiment(
     print(f"{len(trials)} trials are in {path.resolve()}")
 
 # %% ../nbs/35_cli.ipynb #e6816f95
-_COMMANDS: dict[str, Callable[..., None]] = dict(demo=demo, embed=embed, audit=audit, pretrain=pretrain_command, probe=probe, export=export, bench=bench, experiment=experiment)
+_COMMANDS: dict[str, Callable[..., None]] = dict(
+    demo=demo, embed=embed, audit=audit, pretrain=pretrain_command, probe=probe, export=export, bench=bench, experiment=experiment)
+_SWITCHES = dict(  # flags without a value, by command
+    demo=("strict",), embed=("strict",), audit=("strict",), pretrain=("strict", "dry_run", "profile", "allow_changes"), probe=("strict",), export=("overwrite",))
 
 def _comments(definition: object) -> dict[str, str]:
     "The comment behind each parameter of a function, or each field of a class."
     return dict(re.findall(r"^\s+(\w+):[^#\n]*#\s*(.+)$", inspect.getsource(definition), re.M))
 
-def build_parser():
-    "The parser of `chs`: one subcommand for each function."
-    from jsonargparse import ActionYesNo, ArgumentParser
-    parser = ArgumentParser(prog="chs", description="Guided contrastive learning: guides, pair audits, training, probes.", version=__version__)
+def build_parser(
+    only: list[str] | None = None, # commands whose flags are wanted, as those of `pretrain` need torch; None: all
+):
+    "The parser of `chs`: one subcommand for each function. It raises `ArgumentError` instead of leaving the process."
+    from jsonargparse import ArgumentParser
+    options = dict(exit_on_error=False, allow_abbrev=False)
+    parser = ArgumentParser(prog="chs", description="Guided contrastive learning: guides, pair audits, training, probes.", version=__version__, **options)
     commands = parser.add_subcommands(dest="command")
     for name, function in _COMMANDS.items():
-        command, help_texts = ArgumentParser(description=function.__doc__), _comments(function)
-        command.add_argument("--config", action="config", help="YAML file with values for these flags")
-        if name == "pretrain":
-            command.add_class_arguments(PretrainConfig, as_group=False)
-            augment = PretrainConfig().augment
-            help_texts |= _comments(PretrainConfig) | {f"augment.{k}": v for k, v in _comments(type(augment)).items()}
-        switches = ("dry_run", "profile", "allow_changes") if name == "pretrain" else ()  # --dry-run, without a value
-        for switch in switches: command.add_argument(f"--{switch.replace('_', '-')}", f"--{switch}", dest=switch, action=ActionYesNo, default=False)
-        command.add_function_arguments(function, skip={"config", *switches}, as_group=False, as_positional=name in ("bench", "experiment"))  # chs bench losses
-        for action in command._actions: action.help = help_texts.get(action.dest, action.help)
+        command = ArgumentParser(description=function.__doc__, **options)
+        if only is None or name in only: _add_flags(command, name, function)
         commands.add_subcommand(name, command, help=function.__doc__)
     return parser
+
+def _add_flags(command: Any, name: str, function: Callable[..., None]) -> None:
+    "The flags of a command, from its signature."
+    from jsonargparse import ActionYesNo
+    help_texts, switches = _comments(function), _SWITCHES.get(name, ())
+    command.add_argument("--config", action="config", help="YAML file with values for these flags")
+    if name == "pretrain":
+        from clip_help_simclr.augment import SimCLRViews
+        from clip_help_simclr.training import PretrainConfig
+        command.add_class_arguments(PretrainConfig, as_group=False, skip={"augment"})
+        command.add_class_arguments(SimCLRViews, "augment")
+        help_texts |= _comments(PretrainConfig) | {f"augment.{k}": v for k, v in _comments(SimCLRViews).items()}
+    for switch in switches:
+        spellings = dict.fromkeys([f"--{switch.replace('_', '-')}", f"--{switch}"])
+        command.add_argument(*spellings, dest=switch, action=ActionYesNo, default=False)
+    positional = name in ("bench", "experiment")  # chs bench losses
+    command.add_function_arguments(function, skip={"config", *switches}, as_group=False, as_positional=positional)
+    for action in command._actions: action.help = help_texts.get(action.dest, action.help)
+
+# %% ../nbs/35_cli.ipynb #5c110010
+class _Given:
+    "What the user wrote: flags on the command line, names in a configuration file."
+    def __init__(self, command: Any, arguments: list[str]):
+        self.command, self.arguments = command, list(arguments)
+        self.flags = command._option_string_actions
+        self.dests = {action.dest for action in command._actions if action.dest not in ("help", "print_config")}
+        self.file, self.values = None, {}
+
+    def typed(self, dest: str) -> list[str]:
+        "The spellings under which a parameter was given on the command line, in their order."
+        tokens = [token.partition("=")[0] for token in self.arguments if token.startswith("--")]
+        return [token for token in tokens if token in self.flags and self.flags[token].dest == dest]
+
+    def text(self, dest: str) -> str | None:
+        "What was given for a parameter, as it was written; None where it was not."
+        for k, token in enumerate(self.arguments):
+            flag, equals, value = token.partition("=")
+            if flag not in self.typed(dest): continue
+            if equals: return repr(value)
+            return repr(self.arguments[k + 1]) if k + 1 < len(self.arguments) else "nothing"
+        if dest in self.values: return "null" if self.values[dest] is None else repr(self.values[dest])
+        return None
+
+    def name(self, dest: str) -> str:
+        "How the user knows a parameter."
+        typed = self.typed(dest)
+        if typed: return typed[0]
+        action = next((a for a in self.command._actions if a.dest == dest), None)
+        flag = action.option_strings[0] if action is not None and action.option_strings else dest
+        if action is None: flag = f"--{dest}"
+        return f"{flag} (in {self.file})" if dest in self.values else flag
+
+    def check_repeated(self) -> None:
+        "Raises `ValueError` for a flag that was given twice."
+        for dest in self.dests:
+            typed = self.typed(dest)
+            if len(typed) > 1: raise ValueError(f"{typed[-1]}: given {len(typed)} times. Give it once")
+
+def _close(name: str, names: Any) -> str:
+    "A hint, where there is a name like this one."
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+# %% ../nbs/35_cli.ipynb #5c110012
+def _read_config(given: _Given) -> None:
+    "Check the file behind --config, and put its text in its place. Raises `ValueError`."
+    for k, token in enumerate(given.arguments):
+        flag, equals, path = token.partition("=")
+        if flag != "--config": continue
+        if not equals and k + 1 == len(given.arguments): return  # the parser says that a value is missing
+        path = path if equals else given.arguments[k + 1]
+        text = _config_text(path)
+        given.file, given.values = path, _config_values(path, text)
+        for name in given.values:
+            _check_name(name, given)
+        given.arguments[k:k + (1 if equals else 2)] = [f"--config={_ascii(text)}"] if given.values else []
+        return
+
+def _ascii(text: str) -> str:
+    "The same YAML without comments and in ASCII, which the parser may take for a path in any locale."
+    import yaml
+    return yaml.serialize(yaml.compose(text, yaml.SafeLoader))
+
+def _check_name(name: str, given: _Given) -> None:
+    "Raises `ValueError` for a name in the file that is no flag, and for a switch that is neither on nor off."
+    if name not in given.dests or name == "config":
+        raise ValueError(f"--config: {given.file} has {name!r}, which is no flag of this command.{_close(name, given.dests)}")
+    action = next(a for a in given.command._actions if a.dest == name)
+    if action.nargs == 0 and str(given.values[name]).lower() not in ("true", "false"):
+        raise ValueError(f"{given.name(name)}: expected true or false, got {given.text(name)}")
+
+def _config_text(path: str) -> str:
+    "A file's text. Raises `ValueError` that says why there is none."
+    try: return Path(path).read_bytes().decode()
+    except UnicodeDecodeError: reason = "it is no text in UTF-8"
+    except FileNotFoundError: reason = "there is no such file"
+    except IsADirectoryError: reason = "it is a folder"
+    except (OSError, ValueError) as e: reason = str(e)
+    raise ValueError(f"--config: expected a YAML file, got {path!r}: {reason}")
+
+def _config_values(path: str, text: str) -> dict[str, Any]:
+    "The values in a configuration, by flag. Raises `ValueError` for what is no mapping of names to values, each once."
+    import yaml
+    try: node = yaml.compose(text, yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError) as e: raise ValueError(f"--config: {path} is no YAML: {' '.join(str(e).split())[:300]}") from None
+    if node is None: return {}
+    if not isinstance(node, yaml.MappingNode):
+        kind = type(node).__name__.removesuffix("Node").lower()
+        raise ValueError(f"--config: {path} holds a {kind}, expected names with values, such as 'epochs: 20'")
+    return _values_of(path, node)
+
+def _values_of(path: str, node: Any, prefix: str = "") -> dict[str, Any]:
+    "Names with values; those of the group `augment` get its name before theirs."
+    import yaml
+    found = {}
+    for key, value in node.value:
+        name = prefix + str(key.value)
+        if name in found: raise ValueError(f"--config: {path} has {name} twice. Give it once")
+        found[name] = _scalar(value)
+        if isinstance(value, yaml.MappingNode) and name == "augment":
+            del found[name]
+            found |= _values_of(path, value, "augment.")
+    return found
+
+def _scalar(node: Any) -> Any:
+    "A value as it is written; None for null."
+    import yaml
+    if not isinstance(node, yaml.ScalarNode): return " ".join(yaml.serialize(node).split())[:80]
+    return None if node.tag.endswith(":null") else node.value
+
+# %% ../nbs/35_cli.ipynb #5c110014
+def _expected(action: Any) -> str:
+    "What values a flag takes."
+    hint = getattr(action, "_typehint", None)
+    kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+    optional = len(kinds) < len(typing.get_args(hint)) and typing.get_origin(hint) is not Literal
+    if optional and len(kinds) == 1: return f"{_kind_text(kinds[0])} or null"
+    return _kind_text(hint)
+
+def _kind_text(kind: Any) -> str:
+    "A type in words."
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    if kind in words: return words[kind]
+    parts = typing.get_args(kind)
+    if typing.get_origin(kind) is Literal: return "one of " + ", ".join(map(str, parts))
+    if typing.get_origin(kind) is list: return "a list of whole numbers, such as [512,2048]"
+    if typing.get_origin(kind) is tuple: return f"{len(parts)} numbers, such as [0.2,1.0]"
+    return "a value of another type"
+
+def _parser_message(error: Exception, given: _Given) -> str:
+    "The parser's message in one line that names the flag."
+    text = str(error)
+    key = re.search(r'(?:Parser key|key) "([\w.]+)"', text) or re.match(r"argument ([^:]+): ", text)
+    dest = key and key[1].split("/")[0]
+    if dest in given.flags: dest = given.flags[dest].dest
+    action = next((a for a in given.command._actions if a.dest == dest), None)
+    if action is not None:
+        if "explicit argument" in text: return f"{given.name(dest)}: expected no value, got {given.text(dest)}"
+        came = "nothing" if "expected one argument" in text else given.text(dest) or "something else"
+        return f"{given.name(dest)}: expected {_expected(action)}, got {came}"
+    missing = re.search(r"required: (.+)", text)
+    if missing: return _missing(missing[1], given)
+    unknown = re.search(r"unrecognized arguments: (.+)", text, re.S)
+    if unknown: return _unknown(unknown[1].split()[0], given)
+    return " ".join(text.split())[:400]
+
+def _missing(names: str, given: _Given) -> str:
+    "Flags that must be given."
+    dests = [name.strip().rpartition(".")[2] for name in names.split(",")]
+    return f"{', '.join(given.name(dest) for dest in dests)}: missing. --help shows what is expected"
+
+def _unknown(token: str, given: _Given) -> str:
+    "An argument that nothing is known of."
+    flag = token.partition("=")[0]
+    if flag.startswith("-"): return f"{flag}: there is no such flag.{_close(flag, given.flags)}"
+    k = given.arguments.index(token) if token in given.arguments else 0
+    before = given.arguments[k - 1] if k else ""
+    if before in given.flags: return f"{before}: expected no value, got {token!r}"
+    return f"{token}: expected flags, such as --out FOLDER, but got this word"
+
+# %% ../nbs/35_cli.ipynb #5c110016
+_FLAG_OF = dict(folder="out", share="captioned", noise="guide", model="guide", texts="vocabulary", data_set="data")
+
+def _library_message(error: Exception, given: _Given) -> str:
+    "The message of an exception in one line that names the flag, where one is known."
+    text = " ".join(str(error).split()) or type(error).__name__
+    flag = getattr(error, "chs_flag", "")
+    lead, colon, rest = text.partition(": ")
+    lead = re.sub(r"\W+", "_", lead) if len(lead) < 40 and "'" not in lead else ""
+    if colon and flag.endswith(".") and flag + lead in given.dests: return f"{given.name(flag + lead)}: {rest}"
+    if colon and lead in given.dests: return f"{given.name(lead)}: {rest}"
+    if colon and _FLAG_OF.get(lead) in given.dests: return f"{given.name(_FLAG_OF[lead])}: {text}"
+    unknown = re.match(r"unknown ([a-z ]+) '", text)
+    if unknown:
+        dest = unknown[1].replace(" ", "_")
+        dest = _FLAG_OF.get(dest, dest)
+        if dest in given.dests: return f"{given.name(dest)}: {text}"
+    if lead == "path" and not flag and "out" in given.dests: return f"{given.name('out')}: {text}"
+    if flag.rstrip(".") in given.dests or flag.endswith("."): return f"{given.name(flag.rstrip('.'))}: {text}"
+    return text
+
+# %% ../nbs/35_cli.ipynb #5c110017
+def _parsed(parser: Any, given: _Given, name: str) -> dict[str, Any]:
+    "Values by name. Raises `ValueError` for what the user did wrong, `SystemExit` after --help and --print_config."
+    _read_config(given)
+    given.check_repeated()
+    try: found = parser.parse_args([name, *given.arguments])[name]
+    except SystemExit: raise
+    except Exception as e: raise ValueError(_parser_message(e, given)) from None
+    values = {key: value for key, value in vars(found.as_flat()).items() if key in given.dests and key != "config"}
+    for action in given.command._actions:
+        if values.get(action.dest, 0) is None and "None" not in str(getattr(action, "_typehint", "None")):
+            raise ValueError(f"{given.name(action.dest)}: expected {_expected(action)}, got null")
+    return values
+
+def _run_settings(values: dict[str, Any]) -> dict[str, Any]:
+    "Of `chs pretrain`: the fields of the run, put together."
+    from clip_help_simclr.augment import SimCLRViews
+    from clip_help_simclr.training import PretrainConfig
+    augment = {key.partition(".")[2]: values.pop(key) for key in list(values) if key.startswith("augment.")}
+    with about("augment", group=True):
+        check_values(augment)
+        views = SimCLRViews(**augment)
+    run = {f.name: values.pop(f.name) for f in fields(PretrainConfig) if f.name in values}
+    check_values(run)
+    return values | dict(config=PretrainConfig(**run, augment=views))
+
+# %% ../nbs/35_cli.ipynb #5c110018
+def _one_line(text: str) -> str: return " ".join(str(text).split())
+
+@contextmanager
+def _warnings_as_lines(command: str) -> Iterator[None]:
+    "Inside the block what the package warns of is one line on standard error; warnings for programmers stay as they are."
+    before = warnings.showwarning
+    def show(message, category, filename, lineno, file=None, line=None):
+        if category is not UserWarning: return before(message, category, filename, lineno, file, line)
+        print(f"chs {command}: warning: {_one_line(message)}", file=sys.stderr)
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+@contextmanager
+def _stops() -> Iterator[None]:
+    "Inside the block SIGTERM, SIGHUP and SIGUSR1 raise `Interrupted`, where they would have ended the process."
+    from clip_help_simclr.core import Interrupted
+    def stop(number, frame): raise Interrupted(number)
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+    ours = [n for n in numbers if signal.getsignal(n) is signal.SIG_DFL and threading.current_thread() is threading.main_thread()]
+    for number in ours: signal.signal(number, stop)
+    try: yield
+    finally:
+        for number in ours: signal.signal(number, signal.SIG_DFL)
+
+# %% ../nbs/35_cli.ipynb #5c110019
+def _carry_out(name: str, given: _Given, parser: Any) -> int:
+    "Parse and run one command. Returns the exit code."
+    def fail(code: int, text: str) -> int:
+        print(f"chs {name}: {text}", file=sys.stderr)
+        return code
+    try:
+        values = _parsed(parser, given, name)
+        with _stops(), _warnings_as_lines(name):
+            if name == "pretrain": values = _run_settings(values)
+            _COMMANDS[name](**values)
+        _leave_process_group()
+    except BrokenPipeError: raise
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as e:
+        if isinstance(e, TypeError) and not hasattr(e, "chs_flag"): raise  # a fault of ours
+        return fail(2, f"error: {_library_message(e, given)}")
+    except (FloatingPointError, MemoryError, RuntimeError) as e:
+        if type(e) is RuntimeError and not re.search(r"memory|allocate|overflow", str(e)): raise
+        return fail(1, f"failed: {_one_line(e)[:400]}")
+    except KeyboardInterrupt as e:
+        number = getattr(e, "signum", signal.SIGINT)
+        return fail(128 + number, f"interrupted by {signal.Signals(number).name}. Call it again to go on from what is finished")
+    return 0
+
+def _leave_process_group() -> None:
+    "Or it is torn down while the interpreter ends, which threads of its own may not survive."
+    if "torch" not in sys.modules: return
+    import torch.distributed as dist
+    if dist.is_available() and dist.is_initialized(): dist.destroy_process_group()
 
 # %% ../nbs/35_cli.ipynb #ba7749e1
 def main(
     arguments: list[str] | None = None, # the command line; None reads that of the process
-) -> int: # exit code: 0 done, 1 failed on the way, 2 wrong input, 130 interrupted
+) -> int: # exit code: 0 done, 1 failed on the way, 2 wrong input, 128 + signal interrupted (130 for Ctrl-C, 143 for SIGTERM)
     "The `chs` command."
-    parser = build_parser()
-    config = parser.instantiate(parser.parse_args(arguments))
-    settings = {k: v for k, v in vars(config[config.command]).items() if k != "config"}
-    if config.command == "pretrain":
-        run = {f.name: settings.pop(f.name) for f in fields(PretrainConfig)}
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"): stream.reconfigure(errors="replace")  # a terminal may lack τ and ± 
     try:
-        if config.command == "pretrain": settings["config"] = PretrainConfig(**run)
-        _COMMANDS[config.command](**settings)
-        if dist.is_available() and dist.is_initialized(): dist.destroy_process_group() # or it is torn down while the interpreter ends, which threads of its own may not survive
-    except (ValueError, OSError, ModuleNotFoundError) as e:
-        print(f"chs {config.command}: error: {e}", file=sys.stderr)
-        return 2
-    except (FloatingPointError, MemoryError) as e:
-        print(f"chs {config.command}: failed: {e}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"chs {config.command}: interrupted. Call it again to go on from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+        code = _main(sys.argv[1:] if arguments is None else [str(a) for a in arguments])
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:  # before a command began
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # nobody reads on: `chs --help | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter fails once more at its end
+        return 128 + 13
+
+def _main(arguments: list[str]) -> int:
+    name = arguments[0] if arguments else ""
+    parser = build_parser([name])
+    try:
+        if name in _COMMANDS:
+            command = parser._subcommands_action._name_parser_map[name]
+            return _carry_out(name, _Given(command, arguments[1:]), parser)
+        if name in ("--help", "-h", "--version"): parser.parse_args([name])
+    except SystemExit as e: return e.code or 0
+    got = f"unknown command {name!r}.{_close(name, _COMMANDS)}" if name else "no command."
+    print(f"chs: error: {got} Expected one of {', '.join(_COMMANDS)}; chs --help says more", file=sys.stderr)
+    return 2
 
 # %% ../nbs/35_cli.ipynb #9ea1d6f1
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())

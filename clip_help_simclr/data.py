@@ -10,14 +10,19 @@ import io
 import json
 import math
 import os
+import posixpath
 import re
+import sys
 import tarfile
+import unicodedata
 import warnings
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property, partial
-from glob import glob
+from functools import cache, cached_property, partial
+from glob import escape, glob
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -40,16 +45,69 @@ __all__ = ['Sample', 'Batch', 'ImageSet', 'TensorSet', 'Splits', 'captions_from_
 class Sample(NamedTuple):
     "One image and what is known about it."
     number: int # position in the data set
-    image: UInt8[Tensor, "3 size size"] # red, green, blue
+    image: UInt8[Tensor, "channels size size"] # red, green, blue; or as many channels as the data set has
     label: int # index into the data set's `classes`; -1 if unknown
     caption: str # "" if there is none
 
 class Batch(NamedTuple):
     "Some images of a data set."
     numbers: Int64[Tensor, "b"] # positions in the data set; on the CPU, as such an index works on every device
-    images: UInt8[Tensor, "b 3 size size"] # on the device asked for
+    images: UInt8[Tensor, "b channels size size"] # on the device asked for
     labels: Int64[Tensor, "b"] # on the device asked for; -1 where unknown
-    companions: UInt8[Tensor, "b 3 size size"] | None = None # an image that goes with each, if asked for; on the device asked for
+    companions: UInt8[Tensor, "b channels size size"] | None = None # an image that goes with each, if asked for; on the device asked for
+
+# %% ../nbs/30_data.ipynb #c41a7e02
+_CHANNELS = {1: "grey", 3: "red, green, blue", 4: "red, green, blue, alpha"}
+_SIDE = 16_384 # of the largest images, in pixels
+
+def _warn(message: str) -> None:
+    "A warning that points at the code that called this module."
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__") == __name__: frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
+
+def _whole(argument: str, value: Any, least: int = 0, most: int | None = None) -> int:
+    "A whole number in a range. Raises `TypeError` or `ValueError` that names the argument."
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{argument}: {value!r} of type {type(value).__name__}. Give a whole number")
+    if value < least: raise ValueError(f"{argument}: {value}. Give at least {least}")
+    if most is not None and value > most: raise ValueError(f"{argument}: {value}. Give at most {most}")
+    return int(value)
+
+def _flag(argument: str, value: Any) -> bool:
+    "True or False, and nothing else: the text 'no' would count as yes."
+    if not isinstance(value, bool):
+        raise TypeError(f"{argument}: {value!r} of type {type(value).__name__}. Give True or False")
+    return value
+
+def _check_channels(value: Any) -> int:
+    "1, 3 or 4. Raises `ValueError` for anything else."
+    if isinstance(value, bool) or not isinstance(value, int) or value not in _CHANNELS:
+        raise ValueError(f"channels: {value!r}. Give 1 (grey), 3 (red, green, blue) or 4 (with alpha)")
+    return value
+
+def _check_labels(labels: Any, classes: Sequence[str]) -> Int64[Tensor, "n"]:
+    "Labels as int64 on the CPU. Raises `TypeError` or `ValueError` for what are no class numbers."
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels: {type(labels).__name__}. Give a tensor of int64, such as torch.tensor([0, 1, -1])")
+    if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool or labels.ndim != 1:
+        raise ValueError(f"labels: {labels.dtype} of shape {tuple(labels.shape)}. "
+                         "Expected int64 of shape (n,): indices into `classes`, -1 where unknown. Where the values are whole numbers, pass labels.long()")
+    labels = labels.cpu().long()
+    if len(labels) and not -1 <= int(labels.min()) <= int(labels.max()) < len(classes):
+        raise ValueError(f"labels: values from {int(labels.min())} to {int(labels.max())} for {len(classes)} "
+                         "classes. Give indices into `classes`, or -1")
+    return labels
+
+def _check_texts(argument: str, texts: Any, n: int, mend: str) -> list[str]:
+    "n texts. Raises `TypeError` or `ValueError` that names the argument."
+    if isinstance(texts, str) or not isinstance(texts, Sequence):
+        raise TypeError(f"{argument}: {type(texts).__name__}. Give a list of {n} texts")
+    if len(texts) != n: raise ValueError(f"{argument}: {len(texts)} for {n} labels. {mend}")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"{argument}: number {i} is {text!r}, of type {type(text).__name__}. {mend}")
+    return list(texts)
 
 # %% ../nbs/30_data.ipynb #18a9a5bd
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -58,18 +116,25 @@ class ImageSet(Dataset):
     name: str # how to call it in tables
     classes: tuple[str, ...] # class names, in the order of the labels
     labels: Int64[Tensor, "n"] # indices into `classes`, -1 where unknown; on the CPU
-    captions: list[str] # one an image, "" where there is none
+    captions: list[str] # one per image, "" where there is none
     caption_source: str # where they came from, e.g. "sidecar files", "class names"; "none" if there are none
     size: int # height and width of the images, in pixels
     ids: list[str] | None = None # how the source calls each image, e.g. its path; None: its number
     skipped: dict[str, str] = field(default_factory=dict) # images of the source that could not be read and are left out, by id, and why
+    channels: int = 3 # of the images: 1 (grey), 3 (red, green, blue) or 4 (with alpha)
+    strict: bool = False # raise at an image that cannot be read, instead of leaving it out
+    unreadable: dict[int, str] = field(default_factory=dict) # images that could not be read so far, by number, and why
 
     def __post_init__(self):
+        if isinstance(self.classes, str) or not all(isinstance(name, str) for name in self.classes):
+            raise TypeError(f"classes: {self.classes!r}. Give a tuple of class names")
+        self.labels = _check_labels(self.labels, self.classes)
         n = len(self.labels)
-        if self.ids is None: self.ids = [str(i) for i in range(n)]
-        if len(self.captions) != n: raise ValueError(f"captions: {len(self.captions)} for {n} labels. Give one an image, '' where there is none")
-        if n and not -1 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
-            raise ValueError(f"labels: values from {int(self.labels.min())} to {int(self.labels.max())} for {len(self.classes)} classes. Give indices into `classes`, or -1")
+        self.captions = _check_texts("captions", self.captions, n, "Give one per image, '' where there is none")
+        self.ids = [str(i) for i in range(n)] if self.ids is None else _check_texts("ids", self.ids, n, "Give one per image")
+        self.size = _whole("size", self.size, 1, _SIDE)
+        _check_channels(self.channels)
+        _flag("strict", self.strict)
 
     def __len__(self) -> int: return len(self.labels)
 
@@ -78,19 +143,21 @@ class ImageSet(Dataset):
         return Sample(number, self.batch(torch.tensor([number]))[0], int(self.labels[number]), self.captions[number])
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name}: {len(self)} images of {self.size} x {self.size}, {len(self.classes)} classes, captions from {self.caption_source})"
+        channels = "" if self.channels == 3 else f" in {self.channels} channels"
+        return (f"{type(self).__name__}({self.name}: {len(self)} images of {self.size} x {self.size}{channels}, "
+                f"{len(self.classes)} classes, captions from {self.caption_source})")
 
     def read(
         self,
         numbers: Int64[Tensor, "b"], # positions in this data set
-    ) -> tuple[UInt8[Tensor, "b 3 size size"], dict[int, str]]: # images, black where one cannot be read; and why, by number
-        "`batch` for whom one broken image shall not stop."
+    ) -> tuple[UInt8[Tensor, "b channels size size"], dict[int, str]]: # images, black where one cannot be read; and why, by number
+        "Like `batch`, but reports unreadable images instead of raising."
         return self.batch(numbers), {}
 
     def reads(
         self,
         groups: Sequence[Int64[Tensor, "b"]], # the numbers of each batch
-        workers: int | None = None, # loader processes, where images must be decoded; None: one a core, at most 8
+        workers: int | None = None, # loader processes, where images must be decoded; None: one per core, at most 8
         pinned: bool = False, # page-locked memory, from which copies to a GPU are asynchronous
     ) -> Iterator[tuple[Tensor, Tensor, dict[int, str]]]: # numbers, images and failures, as `read` gives them
         "`read` for groups of images in their order, ahead of time where images must be decoded."
@@ -100,24 +167,34 @@ class ImageSet(Dataset):
         "Numbers of the images that have a caption. Raises `ValueError` if none has."
         numbers = torch.tensor([i for i, caption in enumerate(self.captions) if caption], dtype=torch.int64)
         if len(numbers): return numbers
-        raise ValueError(f"data: {self.name} has no captions. Put cat.txt beside cat.jpg, or a metadata.csv with columns file_name,text into the folder; "
+        raise ValueError(f"data: {self.name} has no captions. Put cat.txt beside cat.jpg, "
+                         "or a metadata.csv with columns file_name,text into the folder; "
                          "or make captions of the class names with `captions_from_labels`, which leaks the labels")
 
 # %% ../nbs/30_data.ipynb #1d69ecd3
 def _chosen(data: ImageSet, numbers: Int64[Tensor, "m"]) -> dict:
     "What every data set knows about some of its images."
-    return dict(labels=data.labels[numbers], captions=[data.captions[i] for i in numbers.tolist()], ids=[data.ids[i] for i in numbers.tolist()])
+    chosen = numbers.tolist()
+    unreadable = {i: data.unreadable[number] for i, number in enumerate(chosen) if number in data.unreadable}
+    captions, ids = [data.captions[i] for i in chosen], [data.ids[i] for i in chosen]
+    return dict(labels=data.labels[numbers], captions=captions, ids=ids, unreadable=unreadable)
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class TensorSet(ImageSet):
     "A data set in memory."
-    images: UInt8[Tensor, "n 3 size size"] # on any device
+    images: UInt8[Tensor, "n channels size size"] # on any device
 
     def __post_init__(self):
         super().__post_init__()
-        expected = (len(self), 3, self.size, self.size)
+        if not isinstance(self.images, Tensor):
+            raise TypeError(f"images: {type(self.images).__name__}. Give a tensor of uint8, "
+                            "such as torch.from_numpy(array)")
+        expected = (len(self), self.channels, self.size, self.size)
         if self.images.dtype != torch.uint8 or tuple(self.images.shape) != expected:
-            raise ValueError(f"images: {self.images.dtype} of shape {tuple(self.images.shape)}. Expected uint8 of shape {expected}")
+            other = self.images.ndim == 4 and self.images.shape[1] in _CHANNELS and self.images.shape[1] != self.channels
+            mend = f". Images of {self.images.shape[1]} channels need channels={self.images.shape[1]}" if other else ""
+            raise ValueError(f"images: {self.images.dtype} of shape {tuple(self.images.shape)}. "
+                             f"Expected uint8 of shape {expected}{mend}")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -127,7 +204,7 @@ class TensorSet(ImageSet):
     def batch(
         self,
         numbers: Int64[Tensor, "b"], # positions in this data set
-    ) -> UInt8[Tensor, "b 3 size size"]: # where `images` is
+    ) -> UInt8[Tensor, "b channels size size"]: # where `images` is
         "The images of these numbers."
         return self.images.index_select(0, numbers.to(self.images.device))
 
@@ -165,7 +242,17 @@ def captions_from_labels(
     data: ImageSet, # any data set with labels
     template: str = "a photo of {}", # {} becomes the class name with its article
 ) -> ImageSet: # the same images with new captions; images without a label get ""
-    "Caption each image with its class name. Such captions tell a guide the labels: report that beside every number made with them."
+    """Caption each image with its class name. Such captions tell a guide the labels: report that beside every number made with them.
+    Raises `ValueError` for a template without {}."""
+    if not isinstance(data, ImageSet):
+        raise TypeError(f"data: {type(data).__name__}. Give a data set, such as load_data('digits').train")
+    if not isinstance(template, str):
+        raise TypeError(f"template: {template!r} of type {type(template).__name__}. Give a text with {{}}")
+    try: differs = template.format("a cat") != template.format("a dog")
+    except (LookupError, ValueError, AttributeError): differs = False
+    if not differs:
+        raise ValueError(f"template: {template!r}. It needs {{}} once, where the class name goes, "
+                         "and no other braces")
     names = [name.replace("_", " ") for name in data.classes]
     texts = [template.format(f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}") for name in names]
     return replace(data, captions=[texts[label] if label >= 0 else "" for label in data.labels.tolist()], caption_source="class names")
@@ -365,9 +452,19 @@ def _kronecker(tables: list[np.ndarray], what: str) -> np.ndarray:
 
 # %% ../nbs/30_data.ipynb #0fdea339
 def _check_shares(shares: Mapping[str, float]) -> None:
-    "Raises `ValueError` for a value that is no number from 0 to 1, with its name."
+    "Raises `TypeError` or `ValueError` for a value that is no number from 0 to 1, with its name."
     for name, value in shares.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+            raise TypeError(f"{name}: {value!r} of type {type(value).__name__}. Give a number from 0 to 1")
         if not 0 <= value <= 1: raise ValueError(f"{name}: {value}. Give a number from 0 to 1")
+
+def _check_memory(what: str, images: int, size: int, channels: int = 3) -> None:
+    "Raises `ValueError` for images that this machine cannot hold."
+    from psutil import virtual_memory
+    needed, there = images * channels * size ** 2, virtual_memory().total
+    if needed > there:
+        raise ValueError(f"{what}: {images} images of {size} x {size} need {needed / 2 ** 30:.0f} GiB, "
+                         f"and this machine has {there / 2 ** 30:.0f}. Ask for fewer or smaller ones")
 
 # %% ../nbs/30_data.ipynb #53d65987
 @dataclass(frozen=True)
@@ -381,8 +478,12 @@ class _ShapesKnobs:
     seed: int = 0 # two seeds share no images
 
     def __post_init__(self):
+        if not isinstance(self.named, Mapping):
+            raise TypeError(f"named: {self.named!r}. Give a mapping such as {{'shape': 0.9}}")
         for name in (*self.named, self.label): pick("factor of the shapes", name, _FACTORS)
         _check_shares(dict(self.named, caption_noise=self.caption_noise, nuisance=self.nuisance))
+        _whole("size", self.size, 1, _SIDE)
+        _whole("seed", self.seed, -2 ** 63, 2 ** 63 - 1)
 
 # %% ../nbs/30_data.ipynb #ad3e5f72
 class ShapesWorld(_ShapesKnobs):
@@ -400,6 +501,9 @@ class ShapesWorld(_ShapesKnobs):
         first: int = 0, # number of the first one in this world
     ) -> TensorSet:
         "Images first to first + n - 1 of this world; the same ones whatever n is."
+        _whole("n", n)
+        _whole("first", first, -2 ** 62, 2 ** 62)
+        _check_memory("n", n, self.size)
         return _shapes_data(self, torch.arange(first, first + n))
 
     def joint(
@@ -507,6 +611,10 @@ def shapes(
     world: ShapesWorld = ShapesWorld(), # the knobs
 ) -> Splits: # of `TensorSet`s
     "Train and test images of one world. Test images are numbers of their own, and 11,520 combinations of factors with random looks do not repeat."
+    if not isinstance(world, ShapesWorld): raise TypeError(f"world: {world!r} of type {type(world).__name__}. Give a ShapesWorld")
+    for name, n in (("n_train", n_train), ("n_test", n_test)):
+        _whole(name, n)
+        _check_memory(name, n, world.size)
     return Splits(lambda: world.data(n_train), lambda: world.data(n_test, first=_TEST_NUMBERS))
 
 # %% ../nbs/30_data.ipynb #d9835aee
@@ -553,6 +661,9 @@ def digits(
     seed: int = 0, # of the compositions; the split of the digits is fixed
 ) -> Splits: # of `TensorSet`s: 5,188 and 1,000 images
     "Handwritten digits at random place, size and colour on cloudy backgrounds, with captions. Source of the digits: scikit-learn's `load_digits` (E. Alpaydin and C. Kaynak, 1998)."
+    _whole("size", size, 1, _SIDE)
+    _whole("seed", seed, -2 ** 63, 2 ** 63 - 1)
+    _check_memory("size", 5188, size)
     from sklearn.datasets import load_digits
     source = load_digits()
     def composites(chosen: range, copies: int) -> TensorSet:
@@ -565,50 +676,294 @@ def digits(
     return Splits(lambda: composites(range(1297), 4), lambda: composites(range(1297, 1797), 2))
 
 # %% ../nbs/30_data.ipynb #366e526c
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff",
+            ".avif", ".avifs", ".jp2", ".j2k", ".jpx", ".pbm", ".pgm", ".ppm", ".pnm", ".pcx", ".tga", ".ico", ".qoi", ".sgi", ".dds")
+_TABLES = ("metadata.csv", "metadata.jsonl")
 
-def _walk(root: Path) -> tuple[list[str], set[str]]:
-    "Image files and caption files below root, as sorted relative paths with forward slashes; hidden ones are skipped."
-    images, texts = [], set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        base = Path(folder).relative_to(root)
-        for name in sorted(name for name in files if not name.startswith(".")):
-            if name.lower().endswith(_IMAGES): images.append((base / name).as_posix())
-            elif name.endswith(".txt"): texts.add((base / name).as_posix())
-    return images, texts
+@cache
+def _images() -> frozenset[str]:
+    "Endings of the pictures that this machine's Pillow reads; files in printers' and layered formats are no photographs."
+    from PIL import Image
+    Image.init()
+    return frozenset(e for e in _ENDINGS if Image.EXTENSION.get(e) in Image.OPEN)
 
-def _metadata(root: Path) -> dict[str, str]:
-    "Captions of metadata.csv or metadata.jsonl in root, by relative path; empty if there is neither."
-    path = next((root / name for name in ("metadata.csv", "metadata.jsonl") if (root / name).is_file()), None)
-    if path is None: return {}
+def _ending(name: str) -> str:
+    "A file name's ending, in lower case; '' if it has none."
+    return Path(name).suffix.lower()
+
+@dataclass
+class _Found:
+    "What lies below a folder, as relative paths with forward slashes."
+    root: Path # the folder
+    images: list[str] = field(default_factory=list) # the pictures: a folder's own first, then its subfolders', each sorted
+    texts: dict[str, str] = field(default_factory=dict) # text files, by their path without ending
+    tables: list[str] = field(default_factory=list) # metadata files
+    left_out: Counter[str] = field(default_factory=Counter) # how many other files there are, by ending
+
+    def add(self, path: str) -> None:
+        "One more file."
+        name = path.rpartition("/")[2]
+        if _ending(name) in _images(): self.images.append(path)
+        elif name.lower() in _TABLES: self.tables.append(path)
+        elif _ending(name) == ".txt": self.texts[path[:-4]] = path
+        elif name.lower() not in ("thumbs.db", "desktop.ini"): self.left_out[_ending(name) or "without ending"] += 1
+
+def _in_order(path: str) -> tuple[tuple[int, str], ...]:
+    "Sorts a folder's own files before those of its subfolders."
+    *folders, name = path.split("/")
+    return (*[(1, folder) for folder in folders], (0, name))
+
+def _walk(root: Path) -> _Found:
+    """The files below root; hidden ones are skipped. Each real folder counts once, under its own name rather than a link's;
+    links upwards are not followed."""
+    found, folders, links = _Found(root), [""], []
+    seen = {str(folder) for folder in Path(os.path.realpath(root)).parents}
+    while folders or links:
+        below = folders.pop() if folders else links.pop() # links wait, so that real folders come first
+        real = os.path.realpath(root / below)
+        if real in seen: continue
+        seen.add(real)
+        with os.scandir(root / below) as entries: here = [entry for entry in entries if not entry.name.startswith(".")]
+        here.sort(key=lambda entry: entry.name, reverse=True)
+        for entry in here:
+            path = f"{below}/{entry.name}".lstrip("/")
+            if not entry.is_dir(): found.add(path)
+            elif entry.is_symlink(): links.append(path)
+            else: folders.append(path)
+    found.images.sort(key=_in_order)
+    found.tables.sort(key=_in_order)
+    return found
+
+def _say_left_out(name: str, left_out: Counter[str], reason: str = "Pillow reads them as no pictures here; convert or remove them") -> None:
+    "Warn of files that are left out, by ending."
+    if not left_out: return
+    kinds = ", ".join(f"{ending} ({count})" for ending, count in left_out.most_common(8))
+    more = len(left_out) - 8
+    _warn(f"data: skipped {left_out.total()} files of {name}: "
+          f"{kinds}{f' and {more} more endings' if more > 0 else ''}. {reason}")
+
+# %% ../nbs/30_data.ipynb #5a0e93c1
+def _utf8(content: bytes, what: str) -> str:
+    "Decode a text. Raises `ValueError` that names the file where it is not UTF-8."
+    try: text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{content[error.start]:02x} at {error.start}"
+    else:
+        if "\0" not in text: return text
+        found = "zero bytes"
+    guess = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in content[:100] else "Latin-1 or Windows-1252"
+    code = "UTF-16" if guess == "UTF-16" else "WINDOWS-1252"
+    raise ValueError(f"data: {what} is not UTF-8 ({found}; {guess}?). Save it as UTF-8, e.g. "
+                     f"iconv -f {code} -t UTF-8 old > new")
+
+def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, str]]]:
+    "Line and columns of each row; columns' names in lower case."
+    rows = csv.reader(io.StringIO(text, newline=""))
+    names = [name.strip().lower() for name in next(rows, [])]
+    if names and not {"file_name", "text"} <= set(names):
+        raise ValueError(f"the first line is {', '.join(names)[:80]!r}; is a header missing, "
+                         "or the separator no comma?")
+    for row in rows:
+        if not row: continue
+        if len(row) != len(names):
+            raise ValueError(f"line {rows.line_num} has {len(row)} values, the header {len(names)}; "
+                             "put captions with commas in quotes")
+        yield rows.line_num, dict(zip(names, row))
+
+def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    "Line and keys of each object; keys in lower case."
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip(): continue
+        row = json.loads(line)
+        if not isinstance(row, dict): raise ValueError(f"line {number} holds no JSON object")
+        row = {name.strip().lower(): value for name, value in row.items()}
+        if not {"file_name", "text"} <= set(row): raise ValueError(f"line {number} has {', '.join(row)[:80]!r}")
+        yield number, row
+
+def _table(path: Path) -> list[tuple[str, str]]:
+    "File names and captions of metadata.csv or metadata.jsonl. Raises `ValueError` that names the file, and the line where that helps."
+    text, table = _utf8(path.read_bytes(), repr(str(path))), []
     try:
-        with open(path, encoding="utf-8-sig", newline="") as lines:
-            rows = csv.DictReader(lines) if path.suffix == ".csv" else (json.loads(line) for line in lines if line.strip())
-            return {Path(row["file_name"]).as_posix(): row["text"] or "" for row in rows}
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"data: {str(path)!r} cannot be read as captions ({type(error).__name__}: {error}). It needs the columns file_name and text") from None
+        for line, row in _csv_rows(text) if path.suffix.lower() == ".csv" else _json_rows(text):
+            name, caption = row["file_name"], row["text"] or ""
+            if not isinstance(name, str) or not isinstance(caption, str):
+                raise ValueError(f"line {line} holds {name!r} and {caption!r} where two texts are expected")
+            table.append((name, caption if caption.strip() else ""))
+    except (ValueError, csv.Error, RecursionError) as error:
+        raise ValueError(f"data: {str(path)!r} cannot be read as captions ({type(error).__name__}: {error}). "
+                         "It needs the columns file_name and text") from None
+    if not table:
+        raise ValueError(f"data: {str(path)!r} has no rows. Expected the columns file_name and text, "
+                         "and one row per image; or remove the file")
+    if not any(text for _, text in table):
+        raise ValueError(f"data: all {len(table)} captions of {str(path)!r} are empty. Fill the column text, "
+                         "or remove the file")
+    return table
 
-def _captions(root: Path, files: list[str], texts: set[str]) -> tuple[list[str], str]:
-    "A caption a file, and where they came from."
-    if table := _metadata(root): return [table.get(file, "") for file in files], "metadata file"
-    sidecars = [Path(file).with_suffix(".txt").as_posix() for file in files]
-    captions = [(root / text).read_text(encoding="utf-8", errors="replace").strip() if text in texts else "" for text in sidecars]
-    return captions, "sidecar files" if any(captions) else "none"
+# %% ../nbs/30_data.ipynb #8d27f4b6
+def _plain(name: str) -> str:
+    "A path as written in a table, in the form of those that are looked up: forward slashes, no dots, composed accents."
+    return unicodedata.normalize("NFC", posixpath.normpath(name.strip().replace("\\", "/")))
+
+def _suffixes(path: str) -> list[str]:
+    "A path relative to each of the folders it lies in: a/b/c, b/c, c."
+    parts = path.split("/")
+    return ["/".join(parts[k:]) for k in range(len(parts))]
+
+class _Names:
+    "Looks up the images that a metadata file names, relative to the data set, a split, or a class folder."
+    def __init__(self, path: Path, files: Sequence[str]): # the data set's folder; all its images, relative to it
+        self.path, self.files = path, {_plain(file): file for file in files}
+        self.sorted = sorted(self.files)
+        self.roots = {f"{_plain(str(root))}/" for root in (path.absolute(), path.resolve())}
+
+    def below(self, folder: str) -> dict[str, list[str]]:
+        "The images of a folder ('' for all), by each name that may be meant."
+        start, end = 0, len(self.sorted)
+        if folder: start, end = (bisect_left(self.sorted, f"{folder}{mark}") for mark in "/0") # 0 follows / in the alphabet
+        names: dict[str, list[str]] = {}
+        for file in self.sorted[start:end]:
+            for suffix in _suffixes(file): names.setdefault(suffix, []).append(file)
+        return names
+
+    def find(self, name: str, folder: str, below: dict[str, list[str]], table: Path) -> str | None:
+        "The image that a name means in the table of a folder; None if there is none. Raises `ValueError` where it may be one of several."
+        name = _plain(name)
+        for root in self.roots: name = name.removeprefix(root)
+        for exact in (f"{folder}/{name}" if folder else name, name):
+            if exact in self.files: return self.files[exact]
+        several = below.get(name, [])
+        if len(several) > 1:
+            raise ValueError(f"data: {name!r} in {str(table)!r} may be {several[0]!r} or {several[1]!r}. "
+                             f"Write names relative to {str(self.path)!r}")
+        return self.files[several[0]] if several else None
+
+def _from_tables(path: Path, files: list[str], tables: list[str]) -> dict[str, str]:
+    "Captions by image, of all metadata files; a deeper one comes later, and wins. Raises `ValueError` for one that names none of the images."
+    names, captions, twice = _Names(path, files), {}, 0
+    for table in tables:
+        folder = _plain(table).rpartition("/")[0]
+        below, rows, unknown = names.below(folder), _table(path / table), []
+        for name, text in rows:
+            file = names.find(name, folder, below, path / table)
+            if file is None:
+                unknown.append(name)
+                continue
+            twice += captions.get(file, text) != text
+            captions[file] = text
+        if len(unknown) == len(rows):
+            raise ValueError(f"data: 0 of {len(rows)} names in {str(path / table)!r} match, e.g. {unknown[0]!r}; "
+                             f"an image is called e.g. {files[0]!r}. "
+                             "Write names relative to the data set's folder, a split's, or the class folder's; or remove the file")
+        if unknown:
+            _warn(f"data: {len(unknown)} of {len(rows)} names in {str(path / table)!r} match no image, e.g. "
+                  f"{unknown[0]!r}. Correct or remove them")
+    if twice:
+        _warn(f"data: {twice} rows of the metadata of {str(path)!r} give an image another caption than a row "
+              "before; the last one counts")
+    return captions
+
+def _sidecars(found: _Found) -> list[str]:
+    "The text beside each image; '' where there is none."
+    captions = []
+    for file in found.images:
+        text = found.texts.get(str(Path(file).with_suffix("").as_posix()))
+        captions.append(_utf8((found.root / text).read_bytes(), repr(str(found.root / text))).strip() if text else "")
+    return captions
+
+def _captions(path: Path, parts: list[_Found]) -> list[tuple[list[str], str]]:
+    "For each part of a data set a caption per file, and where they came from. Metadata files come before texts beside the images."
+    starts = [f"{part.root.relative_to(path).as_posix()}/".removeprefix("./") for part in parts]
+    tables = {start + table: None for start, part in zip(starts, parts) for table in part.tables}
+    above = {name: None for name in sorted(os.listdir(path)) if name.lower() in _TABLES}
+    files = [start + file for start, part in zip(starts, parts) for file in part.images]
+    table = _from_tables(path, files, list(above | tables))
+    results = []
+    for start, part in zip(starts, parts):
+        captions, source = [table.get(start + file, "") for file in part.images], "metadata file"
+        if not any(captions): captions, source = _sidecars(part), "sidecar files"
+        elif part.texts:
+            stems = {Path(file).with_suffix("").as_posix() for file in part.images}
+            unused = len(stems & part.texts.keys())
+            if unused:
+                _warn(f"data: {unused} texts beside images of {str(part.root)!r} are not used, "
+                      "as a metadata file has the captions. Remove either")
+        if source == "sidecar files" and part.texts and not any(captions):
+            _warn(f"data: none of the {len(part.texts)} text files in {str(part.root)!r} is called as an image, "
+                  "or they are empty: no captions. Expected cat.txt beside cat.jpg")
+        results.append((captions, source if any(captions) else "none"))
+    return results
 
 # %% ../nbs/30_data.ipynb #5d813301
-def _decode(file: str | os.PathLike | BinaryIO, size: int) -> UInt8[Tensor, "3 size size"]:
-    "Decode one image file."
+_WHITE = {"int": (255, 65_535, 2 ** 31 - 1), "float": (1, 255, 65_535)} # the usual values of white
+_DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F") # Pillow's modes of more than 8 bits
+
+def _eight_bits(image: Any) -> Any:
+    "A grey picture of 16 or 32 bits in 8 bits; `ValueError` where its range is unusual."
+    from PIL import Image
+    values = np.asarray(image)
+    floats = values.dtype.kind == "f"
+    low, high = float(values.min()), float(values.max())
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM", "JPEG2000")) # older Pillows open these as 32 bits
+    usual = (65_535,) if sixteen else _WHITE["float" if floats else "int"]
+    white = next((w for w in usual if high <= w), None)
+    if not low >= 0 or white is None:
+        raise ValueError(f"values from {low:g} to {high:g} in a picture of 32 bits: "
+                         f"expected 0 to {', '.join(f'{w:g}' for w in usual)}. Convert it to 8 or 16 bits")
+    grey = Image.fromarray(np.rint(values.astype(np.float64) * (255 / white)).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if isinstance(clear, int): grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return grey
+
+def _eight_bit_picture(image: Any) -> Any:
+    "An opened picture in L, RGB, or, where anything may shine through, RGBA."
+    from PIL import ImageChops
+    if image.mode in _DEEP: image = _eight_bits(image)
+    if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
+        image = ImageChops.invert(image) # Pillow takes every CMYK JPEG for one of Adobe's, which hold the negative
+    if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+        if image.mode == "La": image = image.convert("LA")
+        return image.convert("RGBA")
+    return image if image.mode == "L" else image.convert("RGB")
+
+def _in_channels(image: Any, channels: int, background: str) -> Any:
+    "An opened picture as L, RGB or RGBA; what is transparent shows the background, unless alpha is kept."
+    from PIL import Image, ImageColor
+    image = _eight_bit_picture(image)
+    if channels == 4: return image.convert("RGBA")
+    if image.mode == "RGBA":
+        canvas = Image.new("RGB", image.size, ImageColor.getrgb(background)[:3])
+        canvas.paste(image.convert("RGB"), mask=image.getchannel("A"))
+        image = canvas
+    return image.convert("L" if channels == 1 else "RGB")
+
+def _decode(
+    file: str | os.PathLike | BinaryIO, # the encoded image
+    size: int, # height and width to give it
+    channels: int = 3, # 1, 3 or 4
+    background: str = "white", # colour behind what is transparent
+) -> UInt8[Tensor, "channels size size"]:
+    "Decode one image file; of several frames the first."
     from PIL import Image, ImageOps
     with Image.open(file) as image:
         image.draft("RGB", (2 * size, 2 * size))
+        form = image.format # which a turned copy no longer knows
         ImageOps.exif_transpose(image, in_place=True)
-        image = image.convert("RGB")
+        image.format = form
+        image = _in_channels(image, channels, background)
         side, (width, height) = min(image.size), image.size
         if image.size != (size, size):
             left, top = (width - side) / 2, (height - side) / 2
             image = image.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
-        return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
+        return torch.from_numpy(np.array(image).reshape(size, size, channels)).permute(2, 0, 1)
+
+def _check_colour(background: Any) -> str:
+    "A colour that Pillow knows. Raises `ValueError` for anything else."
+    from PIL import ImageColor
+    try: ImageColor.getrgb(background)
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError(f"background: {background!r}. Give a colour, such as white, black or #80a0ff") from None
+    return background
 
 # %% ../nbs/30_data.ipynb #7c0e51aa
 class _Reads(Dataset):
@@ -618,44 +973,65 @@ class _Reads(Dataset):
     def __getitem__(self, k: int) -> tuple[Tensor, Tensor, dict[int, str]]: return self.groups[k], *self.data.read(self.groups[k])
 
 def _ends(data: EncodedSet, number: int) -> str:
-    "Digest of an encoded image's length, beginning and end."
-    with data._open(number) as f:
-        head, length = f.read(4096), f.seek(0, os.SEEK_END)
-        f.seek(max(0, length - 4096))
-        return digest(length, head, f.read())
+    "Digest of an encoded image's length, beginning and end; of one that is not there, of that."
+    try:
+        with data._open(number) as f:
+            head, length = f.read(4096), f.seek(0, os.SEEK_END)
+            f.seek(max(0, length - 4096))
+            return digest(length, head, f.read())
+    except (OSError, ValueError): return digest("not there")
 
 # %% ../nbs/30_data.ipynb #abcad39d
+def _cannot_read(data: ImageSet, number: int, why: str) -> ValueError:
+    "The error for one image."
+    return ValueError(f"data: cannot read {data.ids[number]!r} of {data.name} ({why}). Remove or replace it")
+
 @dataclass(eq=False, repr=False, kw_only=True)
 class EncodedSet(ImageSet):
     "A data set whose images are decoded when they are asked for; a subclass says where the encoded ones are."
+    background: str = "white" # colour behind what is transparent, where `channels` is 1 or 3
+
+    def __post_init__(self):
+        super().__post_init__()
+        _check_colour(self.background)
+
     def _open(self, number: int) -> AbstractContextManager[BinaryIO]: raise NotImplementedError
 
     @cached_property
     def fingerprint(self) -> str:
-        "Digest of size, labels, classes, captions, ids, and each encoded image's length, beginning and end."
-        return digest(self.size, self.labels, json.dumps([self.classes, self.captions, self.ids]), *[_ends(self, number) for number in range(len(self))])
+        """Digest of size, labels, classes, captions, ids, each encoded image's length, beginning and end;
+        and channels and background, where they are not 3 and white."""
+        shown = [] if (self.channels, self.background) == (3, "white") else [self.channels, self.background]
+        facts = json.dumps([self.classes, self.captions, self.ids])
+        return digest(self.size, self.labels, facts, *[_ends(self, number) for number in range(len(self))], *shown)
 
-    def read(self, numbers: Int64[Tensor, "b"]) -> tuple[UInt8[Tensor, "b 3 size size"], dict[int, str]]:
+    def read(self, numbers: Int64[Tensor, "b"]) -> tuple[UInt8[Tensor, "b channels size size"], dict[int, str]]:
         "Decode the images of these numbers: images on the CPU, black where one cannot be decoded; and why, by number."
-        images, failures = torch.zeros(len(numbers), 3, self.size, self.size, dtype=torch.uint8), {}
+        images, failures = torch.zeros(len(numbers), self.channels, self.size, self.size, dtype=torch.uint8), {}
         for row, number in enumerate(numbers.tolist()):
             try:
-                with self._open(number) as file: images[row] = _decode(file, self.size)
+                with self._open(number) as file: images[row] = _decode(file, self.size, self.channels, self.background)
             except Exception as error: failures[number] = f"{type(error).__name__}: {error}".splitlines()[0] # PIL raises many kinds for broken files
         return images, failures
 
     def reads(self, groups: Sequence[Int64[Tensor, "b"]], workers: int | None = None, pinned: bool = False) -> Iterator[tuple[Tensor, Tensor, dict[int, str]]]:
-        "`read` for groups of images, by loader processes that work ahead."
-        workers = (min(8, os.cpu_count() or 1) if len(groups) > 8 else 0) if workers is None else workers
-        return iter(DataLoader(_Reads(self, groups), batch_size=None, num_workers=workers, pin_memory=pinned, generator=torch.Generator()))
+        """`read` for groups of images, by loader processes that work ahead. Failures are kept in `unreadable`;
+        with `strict`, one raises `ValueError`."""
+        if workers is None: workers = min(8, os.cpu_count() or 1) if len(groups) > 8 else 0
+        loader = DataLoader(_Reads(self, groups), batch_size=None, num_workers=workers, pin_memory=pinned, generator=torch.Generator())
+        for numbers, images, failures in loader:
+            for number, why in failures.items():
+                if self.strict: raise _cannot_read(self, number, why)
+                self.unreadable[number] = why
+            yield numbers, images, failures
 
     def batch(
         self,
         numbers: Int64[Tensor, "b"], # positions in this data set
-    ) -> UInt8[Tensor, "b 3 size size"]: # on the CPU
+    ) -> UInt8[Tensor, "b channels size size"]: # on the CPU
         "Decode the images of these numbers. Raises `ValueError` that names an image that cannot be decoded."
         images, failures = self.read(numbers)
-        for number, why in failures.items(): raise ValueError(f"data: cannot read {self.ids[number]!r} of {self.name} ({why}). Remove or replace it")
+        for number, why in failures.items(): raise _cannot_read(self, number, why)
         return images
 
     def subset(
@@ -674,51 +1050,143 @@ class FileSet(EncodedSet):
     def _open(self, number: int) -> AbstractContextManager[BinaryIO]: return open(self.root / self.ids[number], "rb")
 
 # %% ../nbs/30_data.ipynb #9d98d75e
+@dataclass(frozen=True)
+class _Decoding:
+    "How a source's images are decoded and held. Raises `TypeError` or `ValueError` that names the argument."
+    size: int # height and width, in pixels
+    strict: bool # raise at an unreadable image, instead of skipping it with a warning
+    memory: float # bytes of decoded images that may be held
+    workers: int | None # loader processes; None: one per core, at most 8
+    progress: bool # show a progress bar
+    channels: int # 1, 3 or 4
+    background: str # colour behind what is transparent
+
+    def __post_init__(self):
+        _whole("size", self.size, 1, _SIDE)
+        _flag("strict", self.strict)
+        if isinstance(self.memory, bool) or not isinstance(self.memory, (int, float, np.number)):
+            raise TypeError(f"memory: {self.memory!r} of type {type(self.memory).__name__}. Give a number of bytes")
+        if not self.memory >= 0: raise ValueError(f"memory: {self.memory}. Give a number of bytes, at least 0")
+        if self.workers is not None: _whole("workers", self.workers, 0, 1024)
+        _check_channels(self.channels)
+        _check_colour(self.background)
+
+    @property
+    def form(self) -> dict[str, Any]:
+        "What a data set must know of this."
+        return dict(size=self.size, channels=self.channels, background=self.background)
+
 def _load(
     data: EncodedSet, # whose images
-    memory: int, # bytes of decoded images that may be held
-    strict: bool, # raise at an unreadable image, instead of skipping it with a warning
-    workers: int | None, # loader processes
-    progress: bool, # show a progress bar
+    how: _Decoding, # how they are decoded and held
 ) -> TensorSet | EncodedSet:
     "Decode a data set that fits into memory; leave a larger one as it is."
-    if len(data) * 3 * data.size ** 2 > memory: return data
+    if len(data) * data.channels * data.size ** 2 > how.memory: return replace(data, strict=how.strict)
     groups = torch.arange(len(data)).split(64)
-    steps = tqdm(data.reads(groups, workers), desc=f"reading {data.name}", total=len(groups), disable=not progress, leave=False)
+    steps = tqdm(data.reads(groups, how.workers), desc=f"reading {data.name}", total=len(groups), disable=not how.progress, leave=False)
     results = [(images, failures) for _, images, failures in steps]
     failed = {data.ids[number]: why for _, failures in results for number, why in failures.items()}
-    images = torch.cat([torch.empty(0, 3, data.size, data.size, dtype=torch.uint8), *[images for images, _ in results]])
-    held = TensorSet(**{f.name: getattr(data, f.name) for f in fields(ImageSet)}, images=images)
+    images = torch.cat([torch.empty(0, data.channels, data.size, data.size, dtype=torch.uint8), *[images for images, _ in results]])
+    known = {f.name: getattr(data, f.name) for f in fields(ImageSet) if f.name not in ("strict", "unreadable")}
+    held = TensorSet(**known, strict=how.strict, images=images)
     if not failed: return held
     first = "{!r} ({})".format(*next(iter(failed.items())))
-    if strict: raise ValueError(f"data: cannot read {first}. Remove or replace it, or pass strict=False to skip such images")
-    if len(failed) == len(data): raise ValueError(f"data: none of the {len(data)} images of {data.name} could be read; the first is {first}")
-    warnings.warn(f"skipped {len(failed)} of {len(data)} images of {data.name} that cannot be read, e.g. {first}", stacklevel=3)
+    if how.strict:
+        raise ValueError(f"data: cannot read {first}. Remove or replace it, "
+                         "or pass strict=False to skip such images")
+    if len(failed) == len(data):
+        raise ValueError(f"data: none of the {len(data)} images of {data.name} could be read; the first is {first}")
+    _warn(f"skipped {len(failed)} of {len(data)} images of {data.name} that cannot be read, e.g. {first}")
     return replace(held.subset(torch.tensor([i for i, name in enumerate(data.ids) if name not in failed])), skipped=failed)
 
-def _loaded(train: EncodedSet, test: EncodedSet, *options) -> Splits:
-    "Both parts, each decoded by `_load` with these options once it is asked for."
-    return Splits(lambda: _load(train, *options), lambda: _load(test, *options))
+def _loaded(train: EncodedSet, test: EncodedSet, how: _Decoding) -> Splits:
+    "Both parts, each decoded by `_load` once it is asked for."
+    return Splits(lambda: _load(train, how), lambda: _load(test, how))
 
 # %% ../nbs/30_data.ipynb #517ef993
-_LAYOUT = "Expected images as PATH/train/<class>/*.jpg and PATH/test/<class>/*.jpg, or PATH/<class>/*.jpg, or PATH/*.jpg (jpg, jpeg, png, webp, bmp)"
+_LAYOUT = ("Expected images as PATH/train/<class>/*.jpg and PATH/test/<class>/*.jpg, or PATH/<class>/*.jpg, or PATH/*.jpg "
+           "(jpg, png, webp, gif, tif, bmp and whatever else Pillow reads)")
+_SPLITS = {"train": "train", "training": "train", "trainset": "train", "test": "test", "testing": "test", "testset": "test",
+           "val": "val", "valid": "val", "validation": "val", "valset": "val"}
+_EXACT = ("train", "test", "val", "valid", "validation") # spellings that are splits and never classes
 
-def _file_set(root: Path, name: str, size: int, classes: tuple[str, ...] | None = None) -> FileSet:
-    "All images under root; a class is a first-level subfolder."
-    files, texts = _walk(root)
-    if not files: raise FileNotFoundError(f"data: no images under {str(root)!r}. {_LAYOUT}")
-    folder = [file.split("/")[0] if "/" in file else None for file in files]
+def _split_of(name: str) -> str | None:
+    "train, test or val where a folder, a file or a split is called so: Test, train_images, val2017; else None."
+    words = re.sub(r"(?<=[a-z])(19|20)\d\d$", "", name.lower())
+    words = [word for word in re.split(r"[^a-z0-9]+", words) if word not in ("", "images", "image", "imgs", "img", "set", "data", "split")]
+    return _SPLITS.get(words[0]) if len(words) == 1 else None
+
+def _by_split(names: Sequence[str], where: str) -> dict[str, str]:
+    "The names that mean train, test and val. Raises `ValueError` where two mean the same."
+    splits: dict[str, str] = {}
+    for kind in ("train", "test", "val"):
+        alike = [name for name in names if _split_of(name) == kind]
+        exact = [name for name in _EXACT if name in alike]
+        if len(alike) > 1 and not exact:
+            raise ValueError(f"data: {where} has {' and '.join(alike)}, which all mean {kind}. Rename or join them")
+        if alike: splits[kind] = (exact or alike)[0]
+    return splits
+
+def _split_folders(path: Path) -> tuple[str, str | None]:
+    "The folders of training and test images in path: '' for path itself, None where there are none to test on. Says what is left out."
+    folders = sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
+    splits = _by_split(folders, repr(str(path)))
+    held_out = splits.get("test", splits.get("val"))
+    train = splits.get("train")
+    if train is None or (held_out is None and train not in _EXACT and len(folders) > 1):
+        if train is None and held_out in _EXACT:
+            raise FileNotFoundError(f"data: {str(path)!r} has {held_out}/ but no train/. {_LAYOUT}")
+        return "", None
+    files = sum(_ending(entry.name) in _images() for entry in os.scandir(path) if entry.is_file())
+    unused = [f"{name}/" for name in folders if name not in (train, held_out)] + [f"{files} images"] * bool(files)
+    if unused:
+        _warn(f"data: {str(path)!r} is read as {train}/" + (f" and {held_out}/" if held_out else "") + f"; left out beside them: {', '.join(unused)}")
+    return train, held_out
+
+def _say_split_classes(root: Path, files: list[str]) -> None:
+    "Warn of folders that are called like a split, but are classes or parts of one."
+    classes = {file.split("/")[0] for file in files if "/" in file}
+    inner = {"/".join(file.split("/")[:2]) for file in files if file.count("/") > 1}
+    alike = sorted(name for name in classes | inner if _split_of(name.rpartition("/")[2]))
+    if not alike: return
+    _warn(f"data: in {str(root)!r} {', '.join(alike[:6])} "
+          f"{'counts as a class or a part of one' if len(alike) == 1 else 'count as classes or parts of them'}, "
+                  "though called like a split. For splits give the folder that holds train/ and test/")
+
+# %% ../nbs/30_data.ipynb #2e6b90d4
+def _file_set(
+    found: _Found, # its files
+    captions: tuple[list[str], str], # one per image, and where they came from
+    name: str, # of the data set
+    how: _Decoding, # how its images are decoded
+    classes: tuple[str, ...] | None = None, # None: as found
+) -> FileSet:
+    "The images of a folder; a class is a first-level subfolder."
+    folder = [file.split("/")[0] if "/" in file else None for file in found.images]
     if classes is None: classes = tuple(sorted({f for f in folder if f}))
     if unknown := {f for f in folder if f} - set(classes):
-        raise ValueError(f"data: {str(root)!r} has the classes {sorted(unknown)}, which the training images lack")
+        raise ValueError(f"data: {str(found.root)!r} has the classes {sorted(unknown)}, "
+                         "which the training images lack")
     label = {c: k for k, c in enumerate(classes)} | {None: -1}
-    captions, source = _captions(root, files, texts)
-    return FileSet(name=name, classes=classes, labels=torch.tensor([label[f] for f in folder]), captions=captions, caption_source=source, size=size, root=root, ids=files)
+    labels = torch.tensor([label[f] for f in folder])
+    known = dict(name=name, classes=classes, labels=labels, captions=captions[0], caption_source=captions[1], **how.form)
+    return FileSet(root=found.root, ids=found.images, **known)
+
+def _found(root: Path) -> _Found:
+    "The files below a folder. Raises `FileNotFoundError` where no image is among them."
+    try: found = _walk(root)
+    except PermissionError as error: raise PermissionError(f"data: the folder {error.filename!r} must not be read. Change its permissions, or move it elsewhere") from None
+    if found.images: return found
+    there = ", ".join(f"{ending} ({count})" for ending, count in found.left_out.most_common(8))
+    raise FileNotFoundError(f"data: no images under {str(root)!r}{f', only {there}' if there else ''}. {_LAYOUT}")
 
 # %% ../nbs/30_data.ipynb #1b80cb43
-def _fifth(data: EncodedSet) -> tuple[EncodedSet, EncodedSet]:
-    "A data set in two: four fifths and a fifth, by a hash of the ids."
-    chosen = torch.tensor([int(digest(name)[:8], 16) % 5 == 0 for name in data.ids], dtype=torch.bool)
+def _fifth(data: EncodedSet, where: str) -> tuple[EncodedSet, EncodedSet]:
+    "A data set in two: four fifths and a fifth, by a hash of the ids. Says so."
+    names = [name.encode("utf-8", "backslashreplace").decode() for name in data.ids] # file names may be no Unicode
+    chosen = torch.tensor([int(digest(name)[:8], 16) % 5 == 0 for name in names], dtype=torch.bool)
+    _warn(f"data: {where} has no test images of its own: about a fifth, {int(chosen.sum())} of {len(data)}, "
+          "is held out for testing")
     return data.subset((~chosen).nonzero()[:, 0]), data.subset(chosen.nonzero()[:, 0])
 
 def image_folder(
@@ -726,19 +1194,26 @@ def image_folder(
     size: int = 224, # height and width of the images, in pixels
     strict: bool = False, # raise at an unreadable file, instead of skipping it with a warning
     memory: int = 2 ** 30, # a split of at most so many bytes, decoded, is held in memory
-    workers: int | None = None, # loader processes for decoding; None: one a core, at most 8
+    workers: int | None = None, # loader processes for decoding; None: one per core, at most 8
     progress: bool = True, # show a progress bar
+    channels: int = 3, # 1 (grey), 3 (red, green, blue) or 4 (with alpha)
+    background: str = "white", # colour behind what is transparent, where alpha is not kept
 ) -> Splits: # `TensorSet`s, or `FileSet`s where too large for `memory`
-    "Images in folders. Raises `FileNotFoundError` for a path without images, `ValueError` for broken metadata or, with `strict`, for an unreadable image."
+    """Images in folders. Raises `FileNotFoundError` for a path without images, `ValueError` for broken metadata or,
+    with `strict`, for an unreadable image. Warns of whatever is left out."""
+    how = _Decoding(size, strict, memory, workers, progress, channels, background)
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path: {path!r} of type {type(path).__name__}. Give a folder's path")
     path = Path(path).expanduser()
-    if not path.is_dir(): raise FileNotFoundError(f"data: there is no folder {str(path)!r}. {_LAYOUT}")
-    held_out = next((path / name for name in ("test", "val", "valid", "validation") if (path / name).is_dir()), None)
-    root = path / "train" if (path / "train").is_dir() else path
-    if held_out and root == path: raise FileNotFoundError(f"data: {str(path)!r} has {held_out.name}/ but no train/. {_LAYOUT}")
-    train = _file_set(root, path.name, size)
-    if held_out: test = _file_set(held_out, path.name, size, train.classes)
-    else: train, test = _fifth(train)
-    return _loaded(train, test, memory, strict, workers, progress)
+    if not os.path.isdir(path): raise FileNotFoundError(f"data: there is no folder {str(path)!r}. {_LAYOUT}")
+    folders = [folder for folder in _split_folders(path) if folder is not None]
+    parts = [_found(path / folder) for folder in folders]
+    _say_left_out(repr(str(path)), sum((part.left_out for part in parts), Counter()))
+    for part in parts: _say_split_classes(part.root, part.images)
+    captions = _captions(path, parts)
+    train = _file_set(parts[0], captions[0], path.name, how)
+    if len(parts) == 2: return _loaded(train, _file_set(parts[1], captions[1], path.name, how, train.classes), how)
+    return _loaded(*_fifth(train, repr(str(path))), how)
 
 # %% ../nbs/30_data.ipynb #e786c9d1
 def torchvision_set(
@@ -748,12 +1223,18 @@ def torchvision_set(
     download: bool = False, # download what is missing
 ) -> Splits: # of `TensorSet`s
     "CIFAR-10/100 (A. Krizhevsky, 2009) or STL-10 (A. Coates, H. Lee and A. Ng, 2011). Raises `FileNotFoundError` where the files are not there."
+    if size is not None: _whole("size", size, 1, _SIDE)
+    _flag("download", download)
+    if not isinstance(root, (str, os.PathLike)):
+        raise TypeError(f"root: {root!r} of type {type(root).__name__}. Give a folder's path")
     from torchvision import datasets
     make = pick("torchvision data set", name, dict(cifar10=datasets.CIFAR10, cifar100=datasets.CIFAR100, stl10=datasets.STL10))
     splits = [dict(split="train"), dict(split="test")] if name == "stl10" else [dict(train=True), dict(train=False)]
     try: sets = [make(str(root), download=download, **split) for split in splits]
     except RuntimeError as error:
-        raise FileNotFoundError(f"data: {name} is not under {str(root)!r} ({error}). Pass download=True to fetch it, or give the folder that holds torchvision's files") from None
+        raise FileNotFoundError(f"data: {name} is not under {str(root)!r} ({error}). "
+                                "Pass download=True to fetch it, or give the folder that holds torchvision's "
+                                "files") from None
     return Splits(*[partial(_from_torchvision, name, part, size) for part in sets])
 
 def _from_torchvision(name: str, source: Dataset, size: int | None) -> TensorSet:
@@ -781,71 +1262,207 @@ class TarSet(EncodedSet):
 
     def subset(self, numbers: Int64[Tensor, "m"]) -> TarSet:
         "Some of the images, in the order given."
-        return replace(super().subset(numbers), places=self.places[numbers])
+        return replace(self, **_chosen(self, numbers), places=self.places[numbers])
 
 # %% ../nbs/30_data.ipynb #0199a43f
-def _tar_samples(archive: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]], dict[str, bytes]]]:
-    "Key, places of images by extension, and small texts by extension, of each sample of an archive."
+_TEXTS = {".txt": 2 ** 20, ".cls": 2 ** 10, ".json": 2 ** 24} # what is read beside images, and how many bytes of it at most
+_PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7z": "xz", b"(\xb5/": "zstd", b"PK": "zip"}
+
+@dataclass
+class _TarSample:
+    "The files of one sample."
+    images: list[tuple[int, int]] = field(default_factory=list) # offset and length, in bytes
+    texts: dict[str, bytes] = field(default_factory=dict) # by ending
+
+def _members(archive: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    "The members of an archive. Raises `ValueError` where it is packed, truncated or not sound."
+    where, last, length = repr(str(archive)), -1, archive.stat().st_size
     try:
         with tarfile.open(archive, "r:") as tar:
-            samples: dict[str, tuple[dict, dict]] = {}
             for member in tar:
-                folder, _, name = member.name.rpartition("/")
-                key, _, extension = name.lower().partition(".")
-                if not member.isfile() or not key: continue
-                images, texts = samples.setdefault(f"{folder}/{key}".lstrip("/"), ({}, {}))
-                if f".{extension}" in _IMAGES: images[extension] = member.offset_data, member.size
-                elif extension in ("txt", "cls", "json"): texts[extension] = tar.extractfile(member).read()
-    except tarfile.TarError as error: raise ValueError(f"data: {str(archive)!r} is not an uncompressed tar archive, or is truncated ({error}). Fetch it again, or unpack it") from None
-    return ((key, *sample) for key, sample in samples.items())
+                end = member.offset_data + (member.size if member.isreg() else 0)
+                if member.offset <= last or member.size < 0 or end > length:
+                    raise tarfile.ReadError(f"{member.name[:80]!r} of {member.size} bytes lies at "
+                                            f"{member.offset_data}, the archive has {length}")
+                last = member.offset
+                yield tar, member
+            tar.fileobj.seek(tar.offset)
+            rest = tar.fileobj.read(2 ** 16)
+    except (tarfile.TarError, MemoryError, OverflowError, EOFError, RecursionError) as error:
+        with open(archive, "rb") as file: head = file.read(4)
+        packed = next((f"It is packed with {kind}. " for magic, kind in _PACKED.items() if head.startswith(magic)), "")
+        raise ValueError(f"data: {where} is not an uncompressed tar archive, or is truncated ({error}). "
+                         f"{packed}Fetch it again, or unpack it") from None
+    if any(rest):
+        raise ValueError(f"data: {where} goes on after its end, as archives do that were joined. "
+                         "Unpack it with tar --ignore-zeros, or keep one archive per file")
+    if not rest: _warn(f"data: {where} lacks the mark of its end: it may be truncated. Fetch it again")
 
-def _tar_facts(texts: dict[str, bytes]) -> tuple[str, int]:
+def _tar_samples(archive: Path, left_out: Counter[str]) -> dict[str, _TarSample]:
+    "The samples of an archive by key, the name without its ending. Counts what is neither image nor text in `left_out`."
+    samples: dict[str, _TarSample] = {}
+    for tar, member in _members(archive):
+        folder, _, name = member.name.rpartition("/")
+        if member.isdir() or not name or name.startswith("."): continue
+        ending = _ending(name)
+        if not member.isreg() or member.issparse(): left_out[f"{ending} (link or special)"] += 1
+        elif ending in _images(): _sample_of(samples, folder, name).images.append((member.offset_data, member.size))
+        elif ending not in _TEXTS: left_out[ending or "without ending"] += 1
+        elif member.size > _TEXTS[ending]: raise ValueError(f"data: {member.name!r} of {str(archive)!r} has {member.size} bytes; at most {_TEXTS[ending]} are read of such a file")
+        else: _sample_of(samples, folder, name).texts[ending] = tar.extractfile(member).read()
+    return samples
+
+def _sample_of(samples: dict[str, _TarSample], folder: str, name: str) -> _TarSample:
+    "The sample that a file belongs to, made if it is new."
+    key = name[:len(name) - len(_ending(name))]
+    return samples.setdefault(f"{folder}/{key}".lstrip("/"), _TarSample())
+
+def _tar_label(value: Any) -> int:
+    "A label as a whole number, -1 for unknown. Raises `ValueError` for anything else."
+    if isinstance(value, bytes): value = value.decode("ascii", "replace")
+    if isinstance(value, float) and value.is_integer(): value = int(value)
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,100}\s*", value): value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < -1:
+        raise ValueError(f"label {value!r:.80}: expected a whole number from 0, or -1 for unknown")
+    return value
+
+def _tar_facts(texts: dict[str, bytes], what: str) -> tuple[str, int]:
     "Caption and label of a sample; '' and -1 where unknown."
-    facts = json.loads(texts.get("json", b"{}"))
-    caption, label = texts["txt"].decode("utf-8", "replace") if "txt" in texts else facts.get("caption"), texts["cls"] if "cls" in texts else facts.get("label", -1)
-    return (caption or "").strip(), int(label)
+    facts = json.loads(texts.get(".json", b"{}"))
+    if not isinstance(facts, dict): raise ValueError(f"the JSON is a {type(facts).__name__}, not an object")
+    caption = _utf8(texts[".txt"], f"the text of {what}") if ".txt" in texts else facts.get("caption") or ""
+    if not isinstance(caption, str): raise ValueError(f"caption {caption!r:.80} is not a text")
+    return caption.strip(), _tar_label(texts[".cls"] if ".cls" in texts else facts.get("label", -1))
 
 # %% ../nbs/30_data.ipynb #84fc1172
 def _expand(pattern: str) -> list[Path]:
     "The archives that a pattern names, sorted."
-    if Path(pattern).is_dir(): pattern = f"{pattern}/*.tar"
+    if os.path.isdir(Path(pattern).expanduser()): pattern = f"{escape(pattern)}/*.[tT][aA][rR]"
     if found := re.search(r"\{(\d+)\.\.(\d+)\}", pattern):
         first, last = found.groups()
+        if int(last) - int(first) >= 10 ** 6:
+            raise ValueError(f"data: {pattern!r} names {int(last) - int(first) + 1} archives. Name fewer, or use *")
         return [path for k in range(int(first), int(last) + 1) for path in _expand(f"{pattern[:found.start()]}{k:0{len(first)}d}{pattern[found.end():]}")]
     paths = sorted(map(Path, glob(str(Path(pattern).expanduser()))))
-    if not paths: raise FileNotFoundError(f"data: there is no archive {pattern!r}. Give a folder of .tar files, or a pattern such as shards/{{000..127}}.tar or shards/*.tar")
+    if not paths:
+        raise FileNotFoundError(f"data: there is no archive {pattern!r}. Give a folder of .tar files, "
+                                f"or a pattern such as shards/{{000..127}}.tar or shards/*.tar")
     return paths
 
-def _tar_set(pattern: str, size: int) -> TarSet:
-    "All images of the archives that a pattern names."
+def _shard_split(archive: Path) -> str | None:
+    "train, test or val, if a word of an archive's name says so."
+    splits = {_SPLITS[word] for word in re.split(r"[^a-z]+", archive.stem.lower()) if word in _SPLITS}
+    return splits.pop() if len(splits) == 1 else None
+
+def _tar_parts(pattern: str) -> list[list[Path]]:
+    "The archives of train and test, or of all where they are one; says what is left out."
+    named = pattern.split("::")
+    if len(named) > 2:
+        raise ValueError(f"data: {pattern!r} has {len(named)} parts. Give one pattern, or two as train::test")
+    if len(named) == 2: return [_expand(part) for part in named]
+    folder = Path(pattern).expanduser()
+    if os.path.isdir(folder) and not any(folder.glob("*.[tT][aA][rR]")):
+        train, test = _split_folders(folder)
+        if test is not None: return [_expand(str(folder / part)) for part in (train, test)]
     archives = _expand(pattern)
+    if os.path.isdir(folder):
+        packed = Counter(name[name.index(".tar"):] for name in os.listdir(folder) if re.search(r"\.tar\.[a-z0-9]+$", name))
+        _say_left_out(repr(pattern), packed, "Unpack packed archives to .tar")
+    splits: dict[str | None, list[Path]] = {}
+    for archive in archives: splits.setdefault(_shard_split(archive), []).append(archive)
+    held_out = next((kind for kind in ("test", "val") if kind in splits), None)
+    if "train" not in splits or held_out is None: return [archives]
+    unused = [archive.name for kind, those in splits.items() if kind not in ("train", held_out) for archive in those]
+    if unused:
+        _warn(f"data: {pattern!r} is read as archives of train and {held_out}; left out: "
+              f"{', '.join(unused[:6])}{' ...' * (len(unused) > 6)}")
+    return [splits["train"], splits[held_out]]
+
+# %% ../nbs/30_data.ipynb #b90c52e7
+_KEPT = 2 ** 16 # labels below this are class numbers as they are; larger ones are names
+
+def _class_numbers(labels: list[list[int]]) -> tuple[tuple[str, ...], list[Int64[Tensor, "_"]]]:
+    "Classes, and labels as indices, of the parts of a data set. Small labels stay as they are; where one is large, each distinct one is a class."
+    distinct = sorted({label for part in labels for label in part if label >= 0})
+    if not distinct or distinct[-1] < _KEPT:
+        return tuple(str(k) for k in range(max(distinct, default=-1) + 1)), [torch.tensor(part) for part in labels]
+    index = {label: k for k, label in enumerate(distinct)} | {-1: -1}
+    return tuple(map(str, distinct)), [torch.tensor([index[label] for label in part]) for part in labels]
+
+class _Count:
+    "Counts things, and keeps the first one's name."
+    def __init__(self): self.count, self.first = 0, ""
+    def add(self, name: str) -> None: self.count, self.first = self.count + 1, self.first or name
+    def say(self, message: str) -> None:
+        if self.count: _warn(f"data: {message.format(self.count, repr(self.first))}")
+
+def _first_part(key: str) -> str:
+    "A key up to its first dot, which is the whole key in WebDataset's own layout."
+    folder, slash, name = key.rpartition("/")
+    return f"{folder}{slash}{name.split('.')[0]}"
+
+def _sorted_out(samples: dict[str, _TarSample], without: _Count, more: _Count) -> Iterator[tuple[str, _TarSample]]:
+    "The samples with an image. Of 000.jpg and 000.seg.png, the latter is more of the former; 000.a.jpg alone takes its texts from 000.txt."
+    whole = {_first_part(key) for key, sample in samples.items() if sample.images and _first_part(key) != key}
+    for key, sample in samples.items():
+        owner = samples.get(_first_part(key), _TarSample())
+        if owner is not sample and owner.images: more.add(key)
+        elif sample.images:
+            if len(sample.images) > 1: more.add(key)
+            yield key, sample if sample.texts else replace(sample, texts=owner.texts)
+        elif key not in whole: without.add(key)
+
+def _tar_set(archives: list[Path], name: str, how: _Decoding) -> tuple[TarSet, list[int]]:
+    "All images of some archives, without labels; and their labels as they are written."
     ids, places, captions, labels = [], [], [], []
+    left_out, without, more = Counter(), _Count(), _Count()
     for k, archive in enumerate(archives):
-        for key, images, texts in _tar_samples(archive):
-            if not images: continue
-            try: caption, label = _tar_facts(texts)
-            except ValueError as error: raise ValueError(f"data: sample {key!r} of {str(archive)!r} has metadata that cannot be read ({error}). Expected a whole number in .cls, JSON in .json") from None
+        samples = _tar_samples(archive, left_out)
+        for key, sample in _sorted_out(samples, without, more):
+            what = f"sample {key!r} of {str(archive)!r}"
+            try: caption, label = _tar_facts(sample.texts, what)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"data: {what} has metadata that cannot be read ({error}). "
+                                 "Expected a whole number in .cls, UTF-8 in .txt, an object in .json") from None
             ids.append(f"{archive.name}/{key}")
-            places.append((k, *next(iter(images.values()))))
+            places.append((k, *sample.images[0]))
             captions.append(caption)
             labels.append(label)
-    if not ids: raise FileNotFoundError(f"data: no images in {len(archives)} archives of {pattern!r}. Expected samples such as 000017.jpg with 000017.txt or 000017.cls")
-    return TarSet(name=Path(pattern).name, classes=tuple(str(k) for k in range(max(labels) + 1)), labels=torch.tensor(labels), captions=captions, caption_source="text files in the archives" if any(captions) else "none",
-                  size=size, ids=ids, archives=archives, places=torch.tensor(places))
+    _say_left_out(name, left_out)
+    without.say("{} samples of " + name.replace("{", "{{").replace("}", "}}") + " have no image and are left out, e.g. {}")
+    more.say("{} samples have further files such as 000.seg.png, or further images; only the first image of each counts, e.g. {}")
+    if not ids:
+        raise FileNotFoundError(f"data: no images in {len(archives)} archives of {name!r}. "
+                                "Expected samples such as 000017.jpg with 000017.txt or 000017.cls")
+    source = "text files in the archives" if any(captions) else "none"
+    unknown = torch.full((len(ids),), -1)
+    known = dict(name=name, classes=(), labels=unknown, captions=captions, caption_source=source, ids=ids, **how.form)
+    return TarSet(archives=archives, places=torch.tensor(places), **known), labels
 
 def tar_shards(
     pattern: str, # archives, e.g. a folder, train/*.tar, or train-{000..127}.tar::test-*.tar
     size: int = 224, # height and width of the images, in pixels
     strict: bool = False, # raise at an unreadable image, instead of skipping it with a warning
     memory: int = 2 ** 30, # a split of at most so many bytes, decoded, is held in memory
-    workers: int | None = None, # loader processes for decoding; None: one a core, at most 8
+    workers: int | None = None, # loader processes for decoding; None: one per core, at most 8
     progress: bool = True, # show a progress bar
+    channels: int = 3, # 1 (grey), 3 (red, green, blue) or 4 (with alpha)
+    background: str = "white", # colour behind what is transparent, where alpha is not kept
 ) -> Splits: # `TensorSet`s, or `TarSet`s where too large for `memory`
-    "Images in tar archives. Raises `FileNotFoundError` where there are none, `ValueError` for a broken archive or broken metadata."
-    parts = [_tar_set(part, size) for part in pattern.split("::")]
-    train, test = parts if len(parts) == 2 else _fifth(parts[0])
-    classes = max(train.classes, test.classes, key=len)
-    return _loaded(replace(train, classes=classes), replace(test, classes=classes), memory, strict, workers, progress)
+    """Images in tar archives. Raises `FileNotFoundError` where there are none, `ValueError` for a broken archive or broken metadata.
+    Warns of whatever is left out."""
+    how = _Decoding(size, strict, memory, workers, progress, channels, background)
+    if not isinstance(pattern, (str, os.PathLike)):
+        raise TypeError(f"pattern: {pattern!r} of type {type(pattern).__name__}. "
+                        "Give a folder or a pattern such as shards/*.tar")
+    pattern = os.fspath(pattern)
+    names = [Path(part).name for part in pattern.split("::")]
+    parts = _tar_parts(pattern)
+    sets = [_tar_set(archives, name, how) for archives, name in zip(parts, names * 2)]
+    classes, labels = _class_numbers([written for _, written in sets])
+    made = [replace(data, classes=classes, labels=numbers) for (data, _), numbers in zip(sets, labels)]
+    if len(made) == 2: return _loaded(*made, how)
+    return _loaded(*_fifth(made[0], repr(pattern)), how)
 
 # %% ../nbs/30_data.ipynb #84bd5e7e
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -856,44 +1473,152 @@ class HuggingFaceSet(EncodedSet):
 
     def _open(self, number: int) -> AbstractContextManager[BinaryIO]:
         image = next(iter(self.rows[int(self.numbers[number])].values()))
+        if image is None: raise ValueError("the row has no image")
         return open(image["path"], "rb") if image["bytes"] is None else io.BytesIO(image["bytes"])
 
     def subset(self, numbers: Int64[Tensor, "m"]) -> HuggingFaceSet:
         "Some of the images, in the order given."
-        return replace(super().subset(numbers), numbers=self.numbers[numbers])
+        return replace(self, **_chosen(self, numbers), numbers=self.numbers[numbers])
 
-def _from_hugging_face(name: str, rows: Any, size: int) -> HuggingFaceSet:
-    "Find images, labels and captions among the columns of a `datasets.Dataset`."
+def _image_column(name: str, features: Mapping[str, Any]) -> str:
+    "The column of images: the one of that type, else one named image that holds encoded bytes."
     import datasets
-    kinds = {kind: next((c for c, feature in rows.features.items() if isinstance(feature, getattr(datasets, kind))), None) for kind in ("Image", "ClassLabel")}
-    image, label = kinds["Image"], kinds["ClassLabel"]
-    if image is None: raise ValueError(f"data: {name} has no column of images, only {list(rows.features)}")
-    text = next((c for c in ("text", "caption", "captions") if c in rows.features), None)
-    captions = ["".join(c[:1]) if isinstance(c, list) else c or "" for c in rows[text]] if text else [""] * len(rows)
-    labels = torch.tensor(list(rows[label])) if label else torch.full((len(rows),), -1)
-    return HuggingFaceSet(name=name, classes=tuple(rows.features[label].names) if label else (), labels=labels, captions=captions, caption_source=f"column {text}" if text else "none",
-                          size=size, rows=rows.select_columns([image]).cast_column(image, datasets.Image(decode=False)), numbers=torch.arange(len(rows)))
+    images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
+    if len(images) > 1:
+        chosen = next((column for column in ("image", "img") if column in images), images[0])
+        others = ", ".join(column for column in images if column != chosen)
+        _warn(f"data: {name} has {len(images)} columns of images; {chosen} is taken, not {others}. "
+              "To take another, call remove_columns first")
+        return chosen
+    if images: return images[0]
+    for column in ("image", "img", "picture"):
+        feature = features.get(column)
+        if isinstance(feature, datasets.Value) and "binary" in feature.dtype: return column
+        if isinstance(feature, dict) and {"bytes", "path"} == set(feature): return column
+    raise ValueError(f"data: {name} has no column of images, only {list(features)}")
+
+def _label_column(name: str, features: Mapping[str, Any], wanted: str | None) -> str | None:
+    "The column of labels: the one asked for, the one column of class labels, or one named label. Raises `ValueError` where the user must choose."
+    import datasets
+    possible = []
+    for column, feature in features.items():
+        kinds = r"bool|u?int\d+|(large_)?string|string_view"
+        plain = isinstance(feature, datasets.Value) and re.fullmatch(kinds, feature.dtype) is not None
+        if plain or isinstance(feature, datasets.ClassLabel): possible.append(column)
+    if wanted is not None: return pick("column of labels", wanted, dict(zip(possible, possible)))
+    classes = [column for column in possible if isinstance(features[column], datasets.ClassLabel)]
+    if len(classes) > 1:
+        raise ValueError(f"data: {name} has {len(classes)} columns of class labels: {', '.join(classes)}. "
+                         f"Choose one, as in hf:PATH?label={classes[0]}")
+    if classes: return classes[0]
+    named = [column for column in ("label", "labels") if column in features]
+    if named and named[0] not in possible:
+        _warn(f"data: the column {named[0]} of {name} holds {features[named[0]]}, no class per image: "
+              "the images have no labels")
+        return None
+    return named[0] if named else None
+
+def _hf_labels(name: str, rows: list[Any], column: str | None) -> tuple[tuple[str, ...], list[Int64[Tensor, "_"]]]:
+    "Classes, and labels of each part; -1 for null."
+    import datasets
+    if column is None: return (), [torch.full((len(part),), -1) for part in rows]
+    feature, written = rows[0].features[column], [list(part[column]) for part in rows]
+    if isinstance(feature, datasets.ClassLabel):
+        classes = tuple(feature.names)
+        numbers = [[-1 if v is None else v for v in part] for part in written]
+    elif "string" in feature.dtype:
+        classes = tuple(sorted({v for part in written for v in part if v}))
+        index = {v: k for k, v in enumerate(classes)}
+        numbers = [[index[v] if v else -1 for v in part] for part in written]
+    else:
+        numbers = [[-1 if v is None else int(v) for v in part] for part in written]
+        lowest = min((v for part in numbers for v in part), default=-1)
+        if lowest < -1:
+            raise ValueError(f"data: the column {column} of {name} holds {lowest}. Expected whole numbers from 0, "
+                             "or -1 for unknown")
+        return _class_numbers(numbers)
+    return classes, [torch.tensor(part, dtype=torch.int64) for part in numbers]
+
+def _hf_captions(name: str, rows: Any) -> tuple[list[str], str]:
+    "A caption per row, the first of several, and where they came from."
+    column = next((c for c in ("text", "caption", "captions") if c in rows.features), None)
+    if column is None: return [""] * len(rows), "none"
+    captions = []
+    for value in rows[column]:
+        text = next(iter(value), None) if isinstance(value, list) else value
+        if not isinstance(text, str | None):
+            raise ValueError(f"data: the column {column} of {name} holds {text!r:.80}. Expected a text, "
+                             "or a list of texts; rename it if it holds no captions")
+        captions.append(text if text and text.strip() else "")
+    return captions, f"column {column}" if any(captions) else "none"
+
+def _from_hugging_face(name: str, parts: list[Any], how: _Decoding, label: str | None = None) -> list[HuggingFaceSet]:
+    "Find images, labels and captions among the columns of a `datasets.Dataset` per split."
+    import datasets
+    image, column = _image_column(name, parts[0].features), _label_column(name, parts[0].features, label)
+    for part in parts[1:]:
+        if lacking := {c for c in (image, column) if c} - set(part.features):
+            raise ValueError(f"data: a split of {name} lacks the columns {sorted(lacking)}, which train has")
+    classes, labels = _hf_labels(name, parts, column)
+    sets = []
+    for part, numbers in zip(parts, labels):
+        captions, source = _hf_captions(name, part)
+        encoded = part.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+        known = dict(name=name, classes=classes, labels=numbers, captions=captions, caption_source=source, **how.form)
+        sets.append(HuggingFaceSet(rows=encoded, numbers=torch.arange(len(part)), **known))
+    return sets
 
 # %% ../nbs/30_data.ipynb #d191621f
+def _hf_read(path: str) -> Any:
+    "A dataset from a folder that `save_to_disk` wrote, from a folder of parquet files or images, or by its name."
+    import datasets
+    folder = Path(path).expanduser()
+    saved = any(os.path.isfile(folder / name) for name in ("state.json", "dataset_dict.json"))
+    try:
+        if saved: return datasets.load_from_disk(str(folder))
+        return datasets.load_dataset(str(folder) if os.path.exists(folder) else path)
+    except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
+        raise FileNotFoundError(f"data: {path!r} is neither a folder of save_to_disk, "
+                                "of parquet files or of images, nor a dataset that can be fetched "
+                                f"({type(error).__name__}: {str(error)[:200]})") from error
+
+def _hf_parts(found: Any, path: str) -> list[Any]:
+    "The splits to train and to test on, or the only one; says what is left out."
+    import datasets
+    if isinstance(found, datasets.Dataset): return [found]
+    splits = _by_split(list(found), repr(path))
+    train, held_out = splits.get("train"), splits.get("test", splits.get("val"))
+    if train is None and len(found) == 1: train, held_out = next(iter(found)), None
+    if train is None:
+        raise ValueError(f"data: {path!r} has the splits {list(found)}. Expected train, and test or validation")
+    unused = [name for name in found if name not in (train, held_out)]
+    if unused:
+        _warn(f"data: of the splits of {path!r}, {train}" + (f" and {held_out} are" if held_out else " is") + f" read; left out: {', '.join(unused)}")
+    return [found[part] for part in (train, held_out) if part is not None]
+
 def hugging_face(
-    path: str, # a folder of `save_to_disk`, or a name for `load_dataset`
+    path: str, # a folder of `save_to_disk`, parquet files or images, or a name for `load_dataset`; ?label=COLUMN behind it chooses the labels
     size: int = 224, # height and width of the images, in pixels
     strict: bool = False, # raise at an unreadable image, instead of skipping it with a warning
     memory: int = 2 ** 30, # a split of at most so many bytes, decoded, is held in memory
-    workers: int | None = None, # loader processes for decoding; None: one a core, at most 8
+    workers: int | None = None, # loader processes for decoding; None: one per core, at most 8
     progress: bool = True, # show a progress bar
+    channels: int = 3, # 1 (grey), 3 (red, green, blue) or 4 (with alpha)
+    background: str = "white", # colour behind what is transparent, where alpha is not kept
 ) -> Splits: # `TensorSet`s, or `HuggingFaceSet`s where too large for `memory`
-    "A Hugging Face dataset. Raises `ModuleNotFoundError` without the package, `FileNotFoundError` where the dataset is neither here nor to be fetched, `ValueError` without images."
+    """A Hugging Face dataset. Raises `ModuleNotFoundError` without the package, `FileNotFoundError` where the dataset is neither here
+    nor to be fetched, `ValueError` without images, or where several columns may be the labels. Warns of whatever is left out."""
+    how = _Decoding(size, strict, memory, workers, progress, channels, background)
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path: {path!r} of type {type(path).__name__}. Give a folder or a dataset's name")
     try: import datasets
     except ModuleNotFoundError: raise ModuleNotFoundError("data: hf:PATH needs the package datasets. Run pip install datasets") from None
-    try: found = datasets.load_from_disk(path) if Path(path).is_dir() else datasets.load_dataset(path)
-    except (FileNotFoundError, ConnectionError, ValueError) as error: raise FileNotFoundError(f"data: {path!r} is neither a folder of save_to_disk nor a dataset that can be fetched ({str(error)[:200]})") from error
-    if isinstance(found, datasets.Dataset): train, test = _fifth(_from_hugging_face(Path(path).name, found, size))
-    else:
-        held_out = next((name for name in ("test", "validation", "valid", "val") if name in found), None)
-        if "train" not in found or held_out is None: raise ValueError(f"data: {path!r} has the splits {list(found)}. Expected train, and test or validation")
-        train, test = (_from_hugging_face(Path(path).name, found[part], size) for part in ("train", held_out))
-    return _loaded(train, test, memory, strict, workers, progress)
+    path, _, label = os.fspath(path).partition("?label=")
+    name = Path(path).name
+    parts = _hf_parts(_hf_read(path), path)
+    sets = _from_hugging_face(name, parts, how, label or None)
+    if len(sets) == 2: return _loaded(*sets, how)
+    return _loaded(*_fifth(sets[0], repr(path)), how)
 
 # %% ../nbs/30_data.ipynb #66e8d0de
 def load_data(
@@ -902,46 +1627,132 @@ def load_data(
     size: int | None = None, # height and width of the images, in pixels; None: 32 (shapes, digits), 224 (folder, webdataset, hf), else as they are
     seed: int = 0, # of shapes and digits
     download: bool = False, # let torchvision download what is missing
-    strict: bool = False, # raise at an unreadable image, instead of skipping it with a warning
+    strict: bool = False, # raise at an unreadable image, instead of leaving it out with a warning
     memory: int = 2 ** 30, # a split of at most so many bytes, decoded, is held in memory
-    workers: int | None = None, # loader processes for decoding; None: one a core, at most 8
+    workers: int | None = None, # loader processes for decoding; None: one per core, at most 8
     progress: bool = True, # show a progress bar while decoding
+    channels: int = 3, # 1 (grey), 3 (red, green, blue) or 4 (with alpha); other than 3 for folder, webdataset and hf
+    background: str = "white", # colour behind what is transparent in folder, webdataset and hf, where alpha is not kept
 ) -> Splits: # train and test
     "Load a data set by name. Raises `ValueError` for an unknown one, `FileNotFoundError` where there is nothing."
+    if not isinstance(spec, str):
+        raise TypeError(f"data: {spec!r} of type {type(spec).__name__}. Give a text such as digits or folder:PATH")
     name, _, path = spec.partition(":")
     made, read = ("shapes", "digits"), ("folder", "webdataset", "hf", "cifar10", "cifar100", "stl10")
     pick("data set", name, dict.fromkeys([*made, *[f"{r}:PATH" for r in read]]) if name not in read else dict.fromkeys(read))
-    if bool(path) != (name in read): raise ValueError(f"data: {spec!r}. " + (f"Say where it is: {name}:PATH" if name in read else f"{name} takes no path"))
-    if name == "shapes": return shapes(world=ShapesWorld(size=size or 32, seed=seed))
-    if name == "digits": return digits(size or 32, seed)
+    if bool(path) != (name in read):
+        raise ValueError(f"data: {spec!r}. " + (f"Say where it is: {name}:PATH" if name in read else f"{name} takes no path"))
+    if size is not None: _whole("size", size, 1, _SIDE)
+    how = _Decoding(32 if size is None else size, strict, memory, workers, progress, channels, background)
+    _flag("download", download)
     streams = dict(folder=image_folder, webdataset=tar_shards, hf=hugging_face)
-    if name in streams: return streams[name](path, size or 224, strict, memory, workers, progress)
+    if name in streams:
+        return streams[name](path, 224 if size is None else size, strict, memory, workers, progress, channels, background)
+    if channels != 3:
+        raise ValueError(f"channels: {channels}, but the images of {name} have 3. Other numbers are for folder, "
+                         "webdataset and hf")
+    if name == "shapes": return shapes(world=ShapesWorld(size=how.size, seed=seed))
+    if name == "digits": return digits(how.size, seed)
     return torchvision_set(name, path, size, download)
 
 # %% ../nbs/30_data.ipynb #bc716d80
+def _check_numbers(argument: str, numbers: Any, n: int, every: bool = False) -> Int64[Tensor, "m"]:
+    "Positions in a data set of n images; with `every`, one per image. Raises `TypeError` or `ValueError` that names the argument."
+    if not isinstance(numbers, Tensor):
+        raise TypeError(f"{argument}: {type(numbers).__name__}. Give a tensor of int64")
+    if numbers.ndim != 1 or (len(numbers) and numbers.dtype != torch.int64):
+        raise ValueError(f"{argument}: {numbers.dtype} of shape {tuple(numbers.shape)}. "
+                         "Expected int64 of shape (m,)")
+    if len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < n:
+        raise ValueError(f"{argument}: numbers from {int(numbers.min())} to {int(numbers.max())} for {n} images")
+    if every and len(numbers) != n: raise ValueError(f"{argument}: {len(numbers)} numbers for {n} images. Give one per image")
+    return numbers.cpu().long()
+
+def _groups(
+    among: Int64[Tensor, "m"], # the images to go through
+    batch_size: int, # per batch
+    generator: torch.Generator | None, # shuffles
+    drop_last: bool, # leave out a smaller last batch
+) -> list[Int64[Tensor, "_"]]:
+    "The numbers of each batch."
+    order = among if generator is None else among[torch.randperm(len(among), generator=generator, device=generator.device).cpu()]
+    return [group for group in order.split(batch_size) if len(group) == batch_size or (len(group) and not drop_last)]
+
+def _say_unreadable(data: ImageSet, met: dict[int, str], empty: int) -> None:
+    "Warn of images that were left out of batches."
+    first = ", ".join(f"{data.ids[number]!r} ({why})" for number, why in list(met.items())[:3])
+    batches_too = f" {empty} batch had no image that could be read, and was left out." if empty == 1 else ""
+    if empty > 1: batches_too = f" {empty} batches had no image that could be read, and were left out."
+    _warn(f"data: {len(met)} of {len(data)} images of {data.name} cannot be read and are left out, e.g. "
+          f"{first}.{batches_too} "
+                  "Remove or replace them; data.unreadable names all, strict=True raises")
+
+def _read_rows(numbers: Int64[Tensor, "b"], companion: Int64[Tensor, "n"] | None, failures: dict[int, str]) -> Int64[Tensor, "r"]:
+    "The rows of a batch whose image was read, and its companion too."
+    rows = []
+    for row, number in enumerate(numbers.tolist()):
+        torn = number in failures or (companion is not None and int(companion[number]) in failures)
+        if not torn: rows.append(row)
+    return torch.tensor(rows, dtype=torch.int64)
+
+def _nothing_read(data: ImageSet, count: int, failures: dict[int, str]) -> ValueError:
+    "The error of a process that has nothing of a batch while others have their shares, and would wait for it."
+    return ValueError(f"data: none of {count} images of {data.name} in this process's share of a batch can be "
+                      f"read, e.g. {next(iter(failures.values()))}. Replace them")
+
+def _check_batches(data: Any, batch_size: Any, generator: Any, drop_last: Any, workers: Any, skip: Any, share: Any) -> None:
+    "Raises `TypeError` or `ValueError` that names the argument."
+    if not isinstance(data, ImageSet):
+        raise TypeError(f"data: {type(data).__name__}. Give a data set, such as load_data('digits').train")
+    _whole("batch_size", batch_size, 1)
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(f"generator: {type(generator).__name__}. Give a torch.Generator, or None to keep the order")
+    _flag("drop_last", drop_last)
+    if workers is not None: _whole("workers", workers, 0, 1024)
+    _whole("skip", skip)
+    if not isinstance(share, Sequence) or len(share) != 2:
+        raise TypeError(f"share: {share!r}. Give (k, of), such as (0, 2) for the first of two halves")
+    _whole("share", share[1], 1)
+    _whole("share", share[0], 0, share[1] - 1)
+
 def batches(
     data: ImageSet, # what to go through
-    batch_size: int, # images a batch
+    batch_size: int, # images per batch
     *,
     generator: torch.Generator | None = None, # shuffles; None keeps the order
     drop_last: bool = False, # leave out a last batch that is smaller
     device: str | torch.device | None = None, # where images and labels shall be; None: where the data set has its images
-    workers: int | None = None, # loader processes for images that are decoded; None: one a core, at most 8
+    workers: int | None = None, # loader processes for images that are decoded; None: one per core, at most 8
     among: Int64[Tensor, "m"] | None = None, # numbers of the images to go through; None: all
-    skip: int = 0, # batches to leave out at the beginning, without reading their images
+    skip: int = 0, # batches to leave out at the beginning, without reading their images; counts those that nothing could be read of
     share: tuple[int, int] = (0, 1), # (k, of): of each batch only the k-th of so many nearly equal parts
     companion: Int64[Tensor, "n"] | None = None, # for each image of the data set the number of another, whose image shall come with it
 ) -> Iterator[Batch]: # every image once
-    "Go through a data set once. Raises `ValueError` for a batch size below 1, and for an image that cannot be read."
-    if batch_size < 1: raise ValueError(f"batch_size: {batch_size}. Give at least 1")
-    among = torch.arange(len(data)) if among is None else among
-    order = among if generator is None else among[torch.randperm(len(among), generator=generator, device=generator.device).cpu()]
-    groups = [group for group in order.split(batch_size) if len(group) == batch_size or (len(group) and not drop_last)]
-    groups = [group.tensor_split(share[1])[share[0]] for group in groups[skip:]]
+    """Go through a data set once. An image that cannot be read is left out of its batch, kept in `data.unreadable`, and warned of once;
+    so is one whose companion cannot be read. A batch that would be empty is left out. Raises `ValueError` for an unreadable image of
+    `strict` data, for a batch size below 1, and where nothing of this process's share of a batch can be read, as others wait for it."""
+    _check_batches(data, batch_size, generator, drop_last, workers, skip, share)
+    among = torch.arange(len(data)) if among is None else _check_numbers("among", among, len(data))
+    if companion is not None: companion = _check_numbers("companion", companion, len(data), every=True)
+    groups = [group.tensor_split(share[1])[share[0]] for group in _groups(among, batch_size, generator, drop_last)[skip:]]
     pinned = device is not None and torch.device(device).type == "cuda"
     wanted = groups if companion is None else [torch.cat([group, companion[group]]) for group in groups]
-    for numbers, (every, images, failures) in zip(groups, data.reads(wanted, workers, pinned)):
-        if failures: data.batch(every) # raises
-        images = images.to(device or images.device, non_blocking=True)
-        own, others = images[:len(numbers)], None if companion is None else images[len(numbers):]
-        yield Batch(numbers, own, data.labels[numbers].to(images.device), others)
+    before, met, empty = set(data.unreadable), {}, 0
+    try:
+        for numbers, (_, images, failures) in zip(groups, data.reads(wanted, workers, pinned)):
+            images = images.to(device or images.device, non_blocking=True)
+            own, others = images[:len(numbers)], None if companion is None else images[len(numbers):]
+            if failures:
+                if data.strict: raise _cannot_read(data, *next(iter(failures.items())))
+                met |= {number: why for number, why in failures.items() if number not in before}
+                data.unreadable.update(failures)
+                rows = _read_rows(numbers, companion, failures)
+                if not len(rows):
+                    if share[1] > 1: raise _nothing_read(data, len(numbers), failures)
+                    empty += 1
+                    continue
+                numbers, own = numbers[rows], own[rows.to(own.device)]
+                if others is not None: others = others[rows.to(others.device)]
+            yield Batch(numbers, own, data.labels[numbers].to(images.device), others)
+    finally:
+        if met: _say_unreadable(data, met, empty)

@@ -25,8 +25,8 @@ import torch
 from tqdm.auto import tqdm
 
 from .augment import SimCLRViews
-from .cli import make_guide, probe_features
-from .core import _commit, digest, generator, load_record, pick, pick_device, save_record
+from .demo import make_guide, probe_features
+from .core import _commit, digest, generator, load_record, pick, pick_device, save_record, whole_number
 from .data import ImageSet, ShapesWorld, Splits, captions_from_labels, digits, load_data, shapes
 from .evaluation import Interval, encode, seed_interval
 from .guides import EmbeddingCache, Guide, LabelGuide, TextInducedGuide, _captioned, vocabulary
@@ -103,8 +103,10 @@ def run_trials(
     progress: bool = True, # show a bar
 ) -> pd.DataFrame: # a row a trial, in their order: kind, key, settings, numbers, seconds, commit
     "Run the trials that the record lacks, those that measure time last and one by one. Raises what a trial raises; the finished ones stay in the record. Raises `ValueError` for a record of other trials."
+    for trial in trials:
+        if not (hasattr(trial, "key") and hasattr(trial, "run")): raise TypeError(f"trials: expected trials, such as PretrainTrial('shapes'), got {type(trial).__name__}")
     if len({trial.key for trial in trials}) < len(trials): raise ValueError("trials: some are listed twice. List each one once")
-    if processes < 1: raise ValueError(f"processes: expected at least 1, got {processes}")
+    processes = whole_number("processes", processes)
     found = {row["key"]: row for row in load_record(path)["results"]} if path and Path(path).exists() else {}
     if others := set(found) - {trial.key for trial in trials}: raise ValueError(f"path: {str(path)!r} holds {len(others)} trials that are not asked for (settings have changed?). Use another path, or remove the file if its numbers are no longer wanted")
     missing = [trial for trial in trials if trial.key not in found]
@@ -134,6 +136,7 @@ _DATA: dict[str, Callable[[dict | None, int | None], Splits]] = {
 @lru_cache(4)
 def _splits(data: str, world: str, train: int | None) -> Splits:
     "See `PretrainTrial.splits`; `world` as JSON."
+    if train is not None: whole_number("train", train, 2)
     splits = pick("data", data, _DATA)(json.loads(world), train)
     if train is None or len(splits.train) == train: return splits
     if train > len(splits.train): raise ValueError(f"train: {train} images were asked for, {data} has {len(splits.train)}. Ask for fewer")
@@ -160,9 +163,13 @@ _GUIDES: dict[str, Callable[[ImageSet, float, int, int], Guide]] = {
 @lru_cache(4)
 def _guide(data: str, world: str, train: int | None, guide: str, seed: int, steps: int) -> tuple[Guide, EmbeddingCache]:
     "The guide that a text names, and its rows for the training images."
+    if not isinstance(guide, str): raise TypeError(f"guide: expected a text such as captions:0.2 or labels:0.1, got {guide!r}")
     kind, _, value = guide.partition(":")
+    make = pick("guide", kind, _GUIDES)
+    try: number = float(value or 0)
+    except ValueError: raise ValueError(f"guide: expected a number behind the colon, such as {kind}:0.2, got {guide!r}") from None
     images = _splits(data, world, train).train
-    made = pick("guide", kind, _GUIDES)(images, float(value or 0), seed, steps)
+    made = make(images, number, seed, steps)
     return made, made if isinstance(made, EmbeddingCache) else EmbeddingCache.build(made, images, progress=False)
 
 # %% ../nbs/36_trials.ipynb #895111fc
@@ -238,6 +245,8 @@ def compare(
     on: Sequence[str] = ("seed",), # what pairs trials: columns whose values together occur once a value of `by`
 ) -> pd.DataFrame: # a row a value of `by`: n (pairs), mean, std (over seeds), and difference, low, high: paired, with its 95 % interval
     "Compare trials with a baseline, paired. Raises `ValueError` where the baseline is missing or pairs are ambiguous."
+    for argument, column in [("by", by), ("measure", measure), *[("on", one) for one in on]]:
+        if column not in runs: raise ValueError(f"{argument}: there is no column {column!r}. Columns: {', '.join(map(str, runs.columns))}")
     keys, on = runs[by].map(lambda v: "" if v is None else v), list(on)
     if not (keys == baseline).any(): raise ValueError(f"baseline: no trial has {by} = {baseline!r}. There are {', '.join(map(repr, keys.unique()))}")
     if runs.assign(**{by: keys}).duplicated([by, *on]).any(): raise ValueError(f"on: several trials with one {by} agree in {', '.join(on)}. Name more columns, or fewer trials")

@@ -13,13 +13,15 @@ from clip_help_simclr.data import FileSet, image_folder
 from clip_help_simclr.training import PretrainConfig, checkpoints, pretrain, read_checkpoint
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and limits")
-SMALL = ["--data", "digits", "--width", "4", "--batch_size", "32", "--device", "cpu", "--tracker", "none", "--checkpoint_minutes", "0.005"]
-COMMAND = chs("pretrain", *SMALL, "--epochs", "50", "--out", "run")
+SMALL = ["--data", "digits", "--batch_size", "32", "--device", "cpu", "--tracker", "none", "--checkpoint_minutes", "0.005"]
+
+
+def command(width): return chs("pretrain", *SMALL, "--width", width, "--epochs", "50", "--out", "run")
 
 
 @posix
 def test_interrupted(tmp_path):
-    with started(COMMAND, cwd=tmp_path) as run:
+    with started(command(4), cwd=tmp_path) as run:
         wait_until(lambda: checkpoints(tmp_path / "run"), run)
         run.send_signal(signal.SIGINT)
         _, err = run.communicate(timeout=60)
@@ -32,7 +34,7 @@ def test_interrupted(tmp_path):
 def test_disk_full(tmp_path):
     files = 1 << 17  # of at most 128 KiB: the weights alone are larger
     limited = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, ({files}, {files})); runpy.run_module('clip_help_simclr.cli', run_name='__main__')"
-    done = completed([sys.executable, "-c", limited, *COMMAND[3:], "--width", "16"], cwd=tmp_path)
+    done = completed([sys.executable, "-c", limited, *command(16)[3:]], cwd=tmp_path)
     assert done.returncode == 2
     assert "cannot be written" in done.stderr and "make room" in done.stderr
     assert not list((tmp_path / "run").glob("*")) # and no half-written file either

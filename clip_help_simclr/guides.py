@@ -500,6 +500,7 @@ def _fit(images: Tensor, cfg: dict) -> Tensor:
     if new != images.shape[2:]:
         mode = "bilinear" if cfg["interpolation"] == "bilinear" else "bicubic"
         images = F.interpolate(images, size=new, mode=mode, antialias=True, align_corners=False).clamp(0, 1)  # bicubic overshoots
+        images = (images * 255).round() / 255  # Pillow's pixels, which open_clip sees, are whole numbers
     images = center_crop_or_pad(images, list(size), fill=cfg["fill_color"] / 255)
     mean, std = (torch.as_tensor(cfg[k], dtype=images.dtype, device=images.device).view(-1, 1, 1) for k in ("mean", "std"))
     return (images - mean) / std

@@ -13,6 +13,7 @@ import os
 import re
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,6 +47,7 @@ class Guide:
     "What every guide has. `per_view` says whether it can embed arbitrary images, hence each augmented view."
     name: str # identifies the guide, weights included: caches are checked by it
     per_view: bool = False # whether `encode` works
+    image_size: int | None = None # side in pixels that its preprocessing wants; None: any
     facts: dict = {} # what else there is to say of it, as JSON: weights, preprocessing, where captions came from
 
     def encode(
@@ -82,7 +84,8 @@ class LabelGuide(Guide):
         noise: float = 0.0, # probability, in [0, 1], that an image gets a wrong class
         seed: int = 0, # of the noise
     ):
-        if not 0 <= noise <= 1: raise ValueError(f"noise: expected a probability in [0, 1], got {noise}")
+        if isinstance(noise, bool) or not isinstance(noise, (int, float)) or not 0 <= noise <= 1: raise ValueError(f"noise: expected a probability in [0, 1], got {noise!r}")
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0: raise ValueError(f"seed: expected a whole number from 0, got {seed!r}")
         self.noise, self.seed, self.name = noise, seed, f"labels:{noise}:{seed}"
 
     def embed(
@@ -209,7 +212,7 @@ def _write_manifest(folder: Path, plan: dict, guide: Guide, data: Any) -> bool:
     with safe_open(_shard(folder, 0), "pt") as f: dim = f.get_slice("rows").get_shape()[1]
     shards = [dict(file=_shard(folder, k).name, bytes=_shard(folder, k).stat().st_size, digest=head["digest"]) for k, head in enumerate(heads)]
     manifest = dict(
-        format=_FORMAT, **plan, dim=dim, facts=guide.facts, data=getattr(data, "name", ""), ids="tensor ids of each shard: a JSON list, in UTF-8", shards=shards,
+        format=_FORMAT, **plan, dim=dim, facts=guide.facts, data=getattr(data, "name", ""), size=getattr(data, "size", None), ids="tensor ids of each shard: a JSON list, in UTF-8", shards=shards,
         unreadable={name: found for head in heads for name, found in head["unreadable"].items()}, skipped=getattr(data, "skipped", {}),
         versions={name: metadata.version(name) for name in ("clip_help_simclr", "torch", "open_clip_torch", "safetensors")})
     write_atomic(folder / _MANIFEST, json.dumps(manifest, indent=1) + "\n")
@@ -231,6 +234,19 @@ def _read_manifest(folder: Path) -> dict:
     return manifest
 
 # %% ../nbs/22_guides.ipynb #066b5d9d
+def _numbers(numbers: Any, rows: int) -> Int64[Tensor, "b"]:
+    "Numbers of rows, checked: the same ones are refused in memory and on disk."
+    try: found = torch.as_tensor(numbers)
+    except (TypeError, ValueError, RuntimeError): found = None
+    whole = found is not None and found.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    if found is not None and not found.numel() and found.ndim == 1 and not isinstance(numbers, Tensor): return found.long()
+    if not whole or found.ndim != 1:
+        came = type(numbers).__name__ if found is None else f"{found.dtype} of shape {tuple(found.shape)}"
+        raise IndexError(f"numbers: expected a row of whole numbers (int64, shape (b,)), got {came}")
+    if found.numel() and not 0 <= int(found.min()) <= int(found.max()) < rows:
+        raise IndexError(f"numbers: from {int(found.min())} to {int(found.max())}, but there are {rows} rows, counted from 0. Negative numbers do not count from the end")
+    return found.long()
+
 class _Rows(Guide):
     "Rows by image number."
     missing: Int64[Tensor, "m"] # numbers of images without a row, to be left out of training
@@ -245,6 +261,7 @@ class _Rows(Guide):
     ):
         self.rows, self.name, self.fingerprint, self.folder, self.manifest = rows, name, fingerprint, folder, manifest or {}
         self.facts = self.manifest.get("facts", {})
+        self.image_size = self.manifest.get("size")
         if not isinstance(rows, Tensor):
             self.missing = torch.tensor(sorted(number for number, _ in self.manifest.get("unreadable", {}).values()), dtype=torch.int64)
             return
@@ -259,7 +276,8 @@ class _Rows(Guide):
         self,
         numbers: Int64[Tensor, "b"], # of images
     ) -> Float[Tensor, "b dim"]: # float32, on the device of the rows
-        "The rows of some images: one gather."
+        "The rows of some images: one gather. Raises `IndexError` for anything but whole numbers from 0 to one less than there are rows."
+        numbers = _numbers(numbers, len(self))
         if not isinstance(self.rows, Tensor): return self.rows[numbers.cpu()]
         return self.rows[numbers.to(self.rows.device)].float()
 
@@ -516,11 +534,19 @@ def _quiet():
 
 # %% ../nbs/22_guides.ipynb #96a4dbeb
 def _unit_floats(images: Tensor) -> Tensor:
-    "uint8 or float images as float32 in [0, 1]; `ValueError` for anything else."
-    if images.ndim != 4 or images.shape[1] != 3: raise ValueError(f"images: expected (B, 3, H, W), got {tuple(images.shape)}. Repeat a grey channel three times")
+    "uint8 or float images as float32 RGB in [0, 1]: grey repeated, RGBA laid on white; `ValueError` for anything else."
+    if not isinstance(images, Tensor): raise ValueError(f"images: expected a tensor (B, 3, H, W), got {type(images).__name__}")
+    if images.ndim != 4 or images.shape[1] not in (1, 3, 4):
+        raise ValueError(f"images: expected (B, 3, H, W), or 1 channel (grey) or 4 (RGBA), got {tuple(images.shape)}")
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise ValueError(f"images: expected uint8, or floats in [0, 1], got {images.dtype}")
     images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    if len(images) and not (-1e-3 <= images.min() and images.max() <= 1 + 1e-3): # lenient to the rounding of augmentations
+    if images.numel() and not (-1e-3 <= images.min() and images.max() <= 1 + 1e-3): # lenient to the rounding of augmentations
         raise ValueError(f"images: expected floats in [0, 1], got {images.min():.3g} to {images.max():.3g}. The guide normalizes them itself; divide 0 to 255 by 255")
+    if images.shape[1] == 1: return images.repeat(1, 3, 1, 1)
+    if images.shape[1] == 4:
+        alpha = images[:, 3:]
+        return images[:, :3] * alpha + (1 - alpha)
     return images
 
 # %% ../nbs/22_guides.ipynb #27a1d788
@@ -531,18 +557,44 @@ class OpenCLIPGuide(Guide):
     def __init__(
         self,
         model: str, # a name that open_clip knows, such as ViT-B-32, or local-dir:FOLDER
-        pretrained: str | None = None, # a tag that open_clip knows, such as openai (downloaded once), or a local file; None only with local-dir:
+        pretrained: str | None = None, # a tag that open_clip knows, such as openai (downloaded once), or a local file; None only with local-dir: and hf-hub:
         device: str = "auto", # where it computes
     ):
-        """Load the model. Raises `ValueError` for an unknown model or tag and for a file that does not fit,
+        """Load the model. Activation (QuickGELU or GELU) and preprocessing are those of the tag's configuration; with a
+        local file those of the model's, so that weights trained with QuickGELU need a name such as ViT-B-32-quickgelu.
+
+        Raises `ValueError` for an unknown model or tag and for a file that does not fit,
         `FileNotFoundError` where the weights of a tag are neither here nor to be fetched."""
         import open_clip
+        if not isinstance(model, str): raise ValueError(f"model: expected a name such as 'ViT-B-32', got {model!r}")
+        if pretrained is not None: pretrained = str(pretrained)
         name = f"openclip:{model}" + (f"/{Path(pretrained).name}" if pretrained else "")
+        name += _other_activation(model, pretrained)
         self._wrap(_load_open_clip(model, pretrained), name, device, lambda texts: open_clip.get_tokenizer(model)(texts))
+
+    @classmethod
+    def from_spec(
+        cls,
+        spec: str, # MODEL/TAG, MODEL/FILE, local-dir:FOLDER or hf-hub:ORG/NAME: what follows openclip: on the command line
+        device: str = "auto", # where it computes
+    ) -> OpenCLIPGuide:
+        "The guide that a text names; MODEL/FILE may also be one path. Raises what the constructor raises."
+        if not isinstance(spec, str): raise ValueError(f"guide: expected text such as 'ViT-B-32/openai', got {spec!r}")
+        if spec.startswith(("local-dir:", "hf-hub:")): return cls(spec, device=device)
+        model, _, pretrained = spec.partition("/")
+        if not model or not pretrained:
+            raise ValueError(f"guide: expected openclip:MODEL/PRETRAINED, such as openclip:ViT-B-32/openai or "
+                             f"openclip:ViT-B-32/weights.safetensors, or openclip:local-dir:FOLDER, got {'openclip:' + spec!r}")
+        is_file = Path(pretrained).is_file()
+        is_tag = bool(_tag_config(model, pretrained))
+        if not is_file and not is_tag and Path(spec).is_file(): pretrained = spec
+        return cls(model, pretrained, device)
 
     def _wrap(self, model: nn.Module, name: str, device: str, tokenizer: Callable[[list[str]], Tensor]) -> None:
         self.device, self._tokenizer = pick_device(device), tokenizer
         self.model = model.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+        size = model.visual.preprocess_cfg["size"]
+        self.image_size = max(size) if isinstance(size, (tuple, list)) else size
         weights = digest(*model.visual.state_dict().values())
         self.name = f"{name}:{weights[:8]}"
         self.facts = dict(weights=weights, precision="bfloat16" if _autocast(self.device)._enabled else "float32", preprocessing={k: list(v) if isinstance(v, tuple) else v for k, v in model.visual.preprocess_cfg.items()})
@@ -552,7 +604,8 @@ class OpenCLIPGuide(Guide):
         self,
         images: UInt8[Tensor, "b 3 height width"] | Float[Tensor, "b 3 height width"], # uint8, or float in [0, 1]; any size, any device
     ) -> Float[Tensor, "b dim"]: # float32 rows of length 1, on the guide's device
-        "Embed images. Raises `ValueError` for anything but RGB images in uint8 or in floats from 0 to 1."
+        "Embed images: grey (one channel) is repeated, RGBA laid on white. Raises `ValueError` for anything but images in uint8 or in floats from 0 to 1."
+        if not isinstance(images, Tensor): raise ValueError(f"images: expected a tensor (B, 3, H, W), got {type(images).__name__}")
         images = _fit(_unit_floats(images.to(self.device)), self.model.visual.preprocess_cfg)
         with _autocast(self.device): rows = self.model.encode_image(images.contiguous(memory_format=torch.channels_last))
         return F.normalize(rows.float(), dim=1)
@@ -562,7 +615,9 @@ class OpenCLIPGuide(Guide):
         self,
         texts: list[str], # what images shall be compared with
     ) -> Float[Tensor, "n dim"]: # float32 rows of length 1, on the guide's device
-        "Embed texts into the space of the images."
+        "Embed texts into the space of the images. Raises `ValueError` for anything but a list of texts."
+        if isinstance(texts, str) or not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts) or not texts:
+            raise ValueError(f"texts: expected a list of one text or more, got {str(texts)[:100]!r}")
         with _autocast(self.device): rows = self.model.encode_text(self._tokenizer(texts).to(self.device))
         return F.normalize(rows.float(), dim=1)
 
@@ -580,6 +635,73 @@ class OpenCLIPGuide(Guide):
         return torch.cat([rows for _, rows, _ in tqdm(self.rows_of(data, groups), self.name, len(groups), disable=not progress)])
 
 # %% ../nbs/22_guides.ipynb #0e7d8030
+def _tag_config(model: str, pretrained: str | None) -> dict:
+    "open_clip's configuration of a tag; empty for a file, or for no tag."
+    import open_clip
+    return open_clip.get_pretrained_cfg(model, pretrained) if pretrained else {}
+
+def _tag_settings(model: str, pretrained: str | None) -> dict:
+    "What `open_clip.create_model` must be told so that activation and preprocessing are those of the tag; nothing for files."
+    from open_clip.transform import merge_preprocess_dict
+    tag = _tag_config(model, pretrained)
+    if not tag: return {}
+    preprocessing = merge_preprocess_dict({}, tag)
+    preprocessing.pop("size", None) # that of the model
+    return dict(quick_gelu=bool(tag.get("quick_gelu", False)), force_preprocess_cfg=preprocessing)
+
+def _other_activation(model: str, pretrained: str | None) -> str:
+    "How the name says that the tag's activation is not the model's: rows of the two must never pass for each other."
+    import open_clip
+    settings = _tag_settings(model, pretrained)
+    if not settings: return ""
+    wanted = settings["quick_gelu"]
+    if wanted == bool((open_clip.get_model_config(model) or {}).get("quick_gelu", False)): return ""
+    return "+quickgelu" if wanted else "+gelu"
+
+def _is_cached(tag: dict) -> bool:
+    "Whether the weights of a tag are on this machine, in open_clip's folder or that of huggingface_hub."
+    from huggingface_hub import try_to_load_from_cache
+    from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+    if tag.get("file"): return True
+    if hub := tag.get("hf_hub"):
+        repository, name = os.path.split(hub)
+        names = [name, os.path.splitext(name)[0] + ".safetensors"] if name else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
+        return any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)
+    return Path("~/.cache/clip", os.path.basename(tag.get("url", ""))).expanduser().is_file()
+
+def _unreachable(url: str) -> str:
+    "Why a server cannot be reached at all; empty where it answers, with whatever. One try, where downloaders repeat theirs."
+    import ssl
+    import urllib.error
+    import urllib.request
+    from huggingface_hub import constants
+    if constants.HF_HUB_OFFLINE and url == constants.ENDPOINT: return "HF_HUB_OFFLINE is set"
+    try: urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=10).close()
+    except urllib.error.HTTPError: return ""
+    except urllib.error.URLError as error:
+        # the downloader may know other certificates
+        return "" if isinstance(error.reason, ssl.SSLError) else f"{url} cannot be reached: {error.reason}"
+    except OSError as error: return f"{url} cannot be reached: {error}"
+    return ""
+
+def _must_be_here(model: str, pretrained: str | None) -> None:
+    "Raises `FileNotFoundError` for weights that are neither on this machine nor, without a network, to be fetched."
+    from huggingface_hub import constants, try_to_load_from_cache
+    kind, _, where = model.partition(":")
+    tag = _tag_config(model, pretrained)
+    if kind == "local-dir" and where:
+        if not Path(where, "open_clip_config.json").is_file():
+            raise FileNotFoundError(f"model: there is no open_clip_config.json in the folder {where!r}. Give a folder that holds it beside the weights")
+        return
+    if kind == "hf-hub" and where:
+        here, url = isinstance(try_to_load_from_cache(where, "open_clip_config.json"), str), constants.ENDPOINT
+    elif tag: here, url = _is_cached(tag), constants.ENDPOINT if tag.get("hf_hub") else tag.get("url", "")
+    else: return
+    if here: return
+    if why := _unreachable(url):
+        raise FileNotFoundError(f"pretrained: the weights {pretrained or model!r} of {model} are not on this machine and could not be fetched ({why}). "
+                                f"Download them where there is a network, copy the file, and pass its path as `pretrained`")
+
 def _load_open_clip(model: str, pretrained: str | None) -> nn.Module:
     "An open_clip model with weights, or an error that helps."
     import open_clip
@@ -591,8 +713,11 @@ def _load_open_clip(model: str, pretrained: str | None) -> nn.Module:
         tags = open_clip.list_pretrained_tags_by_model(model)
         if pretrained is None or not Path(pretrained).is_file() and not open_clip.get_pretrained_cfg(model, pretrained):
             raise ValueError(f"pretrained: {pretrained!r} is neither a local file nor a tag of {model}. Tags: {', '.join(tags) or 'none'}")
+    _must_be_here(model, pretrained)
     try:
-        with _quiet(): return open_clip.create_model(model, pretrained, require_pretrained=True)
+        with _quiet(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="QuickGELU mismatch") # compares before our settings are applied
+            return open_clip.create_model(model, pretrained, require_pretrained=True, **_tag_settings(model, pretrained))
     except Exception as e: # whatever a downloader, a decoder of files or a model may raise
         if pretrained is None or Path(pretrained).is_file():
             raise ValueError(f"pretrained: {pretrained or model!r} does not hold weights of {model} ({str(e)[:200]}). Check that the file is whole and belongs to the model") from e

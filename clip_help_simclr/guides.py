@@ -112,15 +112,38 @@ def _header(path: Path, key: str, what: str, mend: str) -> dict:
     try:
         with safe_open(path, "pt") as f: head = json.loads((f.metadata() or {}).get(key, "null"))
     except (SafetensorError, ValueError) as e: raise ValueError(f"path: {str(path)!r} is truncated or corrupt ({e}). {mend}") from None
-    if not head: raise ValueError(f"path: {str(path)!r} is a safetensors file, but no {what}. {mend}")
+    except RecursionError: raise ValueError(f"path: {str(path)!r} has a header that is nested too deeply. {mend}") from None
+    if not head or not isinstance(head, dict): raise ValueError(f"path: {str(path)!r} is a safetensors file, but no {what}. {mend}")
     return head
 
-def _layout(path: Path) -> tuple[np.dtype, int]:
-    "Of the tensor `rows` of a safetensors file: the type of its numbers, and where they begin, after 8 bytes of length and a JSON header."
+_LONGEST = 100_000_000 # bytes of a safetensors header, which safetensors itself sets
+
+def _is_count(value: Any, least: int = 0) -> bool: return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+def _entry(path: Path) -> tuple[np.dtype, tuple[int, int], int]:
+    "Type and shape of the tensor `rows` of a safetensors file, and where its numbers begin. `ValueError` where the header does not fit the file."
+    def wrong(what: str) -> ValueError: return ValueError(f"path: the header of {str(path)!r} is wrong: {what}. Make the file anew")
+    size = os.stat(path).st_size
     with open(path, "rb") as f:
         length = int.from_bytes(f.read(8), "little")
-        entry = json.loads(f.read(length))["rows"]
-    return np.dtype(dict(F32=np.float32, F16=np.float16)[entry["dtype"]]), 8 + length + entry["data_offsets"][0]
+        if size < 8 or length > min(size - 8, _LONGEST): raise wrong(f"{length} bytes of header in a file of {size}")
+        text = f.read(length)
+    try: entry = json.loads(text)["rows"]
+    except (ValueError, KeyError, TypeError, RecursionError): raise wrong("no JSON with an entry 'rows'") from None
+    if not isinstance(entry, dict): raise wrong(f"'rows' is {entry!r}")
+    name, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if name not in ("F32", "F16"): raise wrong(f"dtype {name!r}, where F32 or F16 is expected")
+    for what, pair in (("shape", shape), ("data_offsets", offsets)):
+        if not isinstance(pair, list) or len(pair) != 2 or not all(map(_is_count, pair)): raise wrong(f"{what} {pair!r}, where two counts are expected")
+    dtype = np.dtype(dict(F32=np.float32, F16=np.float16)[name])
+    if offsets[1] - offsets[0] != shape[0] * shape[1] * dtype.itemsize: raise wrong(f"{offsets} are not the bytes of {shape} numbers of {name}")
+    if 8 + length + offsets[1] > size: raise wrong(f"'rows' end behind the file's {size} bytes")
+    return dtype, tuple(shape), 8 + length + offsets[0]
+
+def _layout(path: Path) -> tuple[np.dtype, int]:
+    "Of the tensor `rows` of a safetensors file: the type of its numbers, and where they begin."
+    dtype, _, start = _entry(path)
+    return dtype, start
 
 # %% ../nbs/22_guides.ipynb #804550f0
 class _OnDisk:
@@ -161,7 +184,7 @@ _CACHE = "embedding cache", "Build one with `EmbeddingCache.build(guide, data, f
 
 def _plan(guide: Guide, data: Any, dtype: str, shard_rows: int) -> dict:
     if dtype not in ("float32", "float16"): raise ValueError(f"dtype: expected float32 or float16, got {dtype!r}")
-    if shard_rows < 1: raise ValueError(f"shard_rows: expected a positive number, got {shard_rows}")
+    if not _is_count(shard_rows, 1): raise ValueError(f"shard_rows: expected a positive number, got {shard_rows!r}")
     return dict(guide=guide.name, fingerprint=data.fingerprint, images=len(data), dtype=dtype, shard_rows=shard_rows)
 
 def _shard(folder: Path, k: int) -> Path: return folder / f"rows-{k:05d}.safetensors"
@@ -174,16 +197,21 @@ def _finished(folder: Path, k: int, plan: dict) -> dict | None:
     "The header of a shard that is there and whole; None means that it is to be made. `ValueError` for a shard of another plan."
     try: head = _header(_shard(folder, k), "embedding_cache", *_CACHE)
     except (FileNotFoundError, ValueError): return None
+    if not isinstance(head.get("plan"), dict) or not isinstance(head.get("unreadable"), dict): return None
     _same_plan(folder, head["plan"], plan)
-    return head
+    try: _, (rows, _), _ = _entry(_shard(folder, k))
+    except ValueError: return None
+    return head if rows == min(plan["shard_rows"], plan["images"] - k * plan["shard_rows"]) else None
 
 # %% ../nbs/22_guides.ipynb #a3b1e106
 def _write_shard(folder: Path, k: int, plan: dict, rows: Tensor, ids: list[str], unreadable: dict[int, str]) -> None:
     "Write a shard in one piece."
     kept = rows.to(getattr(torch, plan["dtype"]))
     if kept.isinf().any(): raise ValueError(f"dtype: rows up to {rows.abs().nan_to_num().max():.3g} are too large for {plan['dtype']}. Use float32")
-    head = dict(plan=plan, digest=digest(kept), unreadable={ids[i]: [k * plan["shard_rows"] + i, why] for i, why in unreadable.items()})
-    tensors = dict(rows=kept, ids=torch.frombuffer(bytearray(json.dumps(ids), "ascii"), dtype=torch.uint8))
+    names = torch.frombuffer(bytearray(json.dumps(ids), "ascii"), dtype=torch.uint8)
+    absent = {ids[i]: [k * plan["shard_rows"] + i, why] for i, why in unreadable.items()}
+    head = dict(plan=plan, digest=digest(kept), ids_digest=digest(names), unreadable=absent)
+    tensors = dict(rows=kept, ids=names)
     try:
         with atomic_path(_shard(folder, k)) as part: save_file(tensors, part, {"embedding_cache": json.dumps(head)})
     except (OSError, SafetensorError) as e:
@@ -210,7 +238,7 @@ def _write_manifest(folder: Path, plan: dict, guide: Guide, data: Any) -> bool:
     heads = [_finished(folder, k, plan) for k in range(math.ceil(plan["images"] / plan["shard_rows"]))]
     if None in heads: return False
     with safe_open(_shard(folder, 0), "pt") as f: dim = f.get_slice("rows").get_shape()[1]
-    shards = [dict(file=_shard(folder, k).name, bytes=_shard(folder, k).stat().st_size, digest=head["digest"]) for k, head in enumerate(heads)]
+    shards = [dict(file=_shard(folder, k).name, bytes=_shard(folder, k).stat().st_size, digest=head["digest"], ids_digest=head.get("ids_digest")) for k, head in enumerate(heads)]
     manifest = dict(
         format=_FORMAT, **plan, dim=dim, facts=guide.facts, data=getattr(data, "name", ""), size=getattr(data, "size", None), ids="tensor ids of each shard: a JSON list, in UTF-8", shards=shards,
         unreadable={name: found for head in heads for name, found in head["unreadable"].items()}, skipped=getattr(data, "skipped", {}),
@@ -218,19 +246,69 @@ def _write_manifest(folder: Path, plan: dict, guide: Guide, data: Any) -> bool:
     write_atomic(folder / _MANIFEST, json.dumps(manifest, indent=1) + "\n")
     return True
 
+def _is_table_of_absent(found: Any, images: int) -> bool:
+    "Whether this says by id which images could not be read: number and reason."
+    if not isinstance(found, dict): return False
+    for entry in found.values():
+        if not isinstance(entry, list) or len(entry) != 2: return False
+        if not _is_count(entry[0]) or entry[0] >= images or not isinstance(entry[1], str): return False
+    return True
+
+def _is_text_table(found: Any) -> bool: return isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
+
+def _check_manifest(folder: Path, manifest: dict) -> None:
+    "Raises `ValueError` that names the first field which cannot be true, before any of them is used."
+    def fail(field: str, expected: str) -> None:
+        raise ValueError(f"path: {field} in {str(folder / _MANIFEST)!r} is {str(manifest.get(field))[:80]!r}, where {expected} is expected. "
+                         "Remove the manifest and run `chs embed` again: it is made anew from the shards")
+    for field in ("guide", "fingerprint"):
+        if not isinstance(manifest.get(field), str): fail(field, "text")
+    for field in ("images", "shard_rows", "dim"):
+        if not _is_count(manifest.get(field), 1): fail(field, "a positive whole number")
+    if manifest.get("dtype") not in ("float32", "float16"): fail("dtype", "float32 or float16")
+    if manifest.get("size") is not None and not _is_count(manifest["size"], 1): fail("size", "a positive whole number, or none")
+    if not isinstance(manifest.get("facts", {}), dict): fail("facts", "a table")
+    if not isinstance(manifest.get("data", ""), str): fail("data", "text")
+    if not _is_table_of_absent(manifest.get("unreadable"), manifest["images"]): fail("unreadable", "a table of id: [number, reason]")
+    if not _is_text_table(manifest.get("skipped")): fail("skipped", "a table of id: reason")
+    if not _is_text_table(manifest.get("versions", {})): fail("versions", "a table of texts")
+    shards = manifest.get("shards")
+    if not isinstance(shards, list) or len(shards) != -(-manifest["images"] // manifest["shard_rows"]):
+        fail("shards", f"a list of one shard for each {manifest['shard_rows']} of {manifest['images']} images")
+    for k, shard in enumerate(shards):
+        if not isinstance(shard, dict) or shard.get("file") != _shard(folder, k).name: fail("shards", f"{_shard(folder, k).name} as file number {k}")
+        if not _is_count(shard.get("bytes")) or not isinstance(shard.get("digest"), str): fail("shards", "bytes and digest of each file")
+        if not isinstance(shard.get("ids_digest", ""), (str, type(None))): fail("shards", "ids_digest as text")
+        if (folder / shard["file"]).is_symlink():
+            if (folder / shard["file"]).resolve().parent != folder.resolve(): fail("shards", "files of this folder, not links out of it")
+
+def _check_shards(folder: Path, manifest: dict) -> None:
+    "Raises `ValueError` where the manifest and a shard's own header do not agree."
+    height, left = manifest["shard_rows"], manifest["images"]
+    for k in range(len(manifest["shards"])):
+        dtype, shape, _ = _entry(_shard(folder, k))
+        wanted = min(height, left), manifest["dim"]
+        if shape != wanted or dtype.name != manifest["dtype"]:
+            raise ValueError(f"path: {str(_shard(folder, k))!r} has {dtype} rows of shape {shape}, where the manifest says {manifest['dtype']} {wanted}. "
+                             f"Remove it and {_MANIFEST}, and run `chs embed` again")
+        left -= height
+
 def _read_manifest(folder: Path) -> dict:
     "The manifest of a finished cache; every way in which it can be wrong is an error of its own."
+    if not isinstance(folder, (str, os.PathLike)): raise ValueError(f"folder: expected a path, got {folder!r}")
     folder = Path(folder)
     if not (folder / _MANIFEST).is_file():
         if shards := len(list(folder.glob("rows-*.safetensors"))): raise FileNotFoundError(f"path: the cache in {str(folder)!r} is unfinished: {shards} shards, no manifest. Run the command that makes it again: it goes on where it was")
         raise FileNotFoundError(f"path: there is no embedding cache in the folder {str(folder)!r}. {_CACHE[1]}")
     try: manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-    except ValueError as e: raise ValueError(f"path: {str(folder / _MANIFEST)!r} is not JSON ({e}). Remove it and run `chs embed` again: it is made anew from the shards") from None
+    except (ValueError, RecursionError) as e: raise ValueError(f"path: {str(folder / _MANIFEST)!r} is not JSON ({e}). Remove it and run `chs embed` again: it is made anew from the shards") from None
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT: raise ValueError(f"path: {str(folder / _MANIFEST)!r} is no manifest of an embedding cache, or one of another version. {_CACHE[1]}")
+    _check_manifest(folder, manifest)
     for shard in manifest["shards"]:
         file = folder / shard["file"]
         if not file.is_file(): raise FileNotFoundError(f"path: the cache in {str(folder)!r} lacks {shard['file']}. Put it back, or remove {_MANIFEST} and run `chs embed` again: only what is missing is made anew")
         if file.stat().st_size != shard["bytes"]: raise ValueError(f"path: {str(file)!r} has {file.stat().st_size} bytes where {shard['bytes']} are expected: it is truncated or was replaced. Remove it and {_MANIFEST}, and run `chs embed` again")
+    _check_shards(folder, manifest)
     return manifest
 
 # %% ../nbs/22_guides.ipynb #066b5d9d
@@ -296,10 +374,15 @@ class _Checked(_Rows):
         if wanted != self.name: raise ValueError(f"guide: the cache holds rows of {self.name}, not of {wanted}. Build it anew with that guide")
 
     def verify(self) -> None:
-        "Read every shard and compare its digest. Raises `ValueError` that names the first shard that was changed."
+        "Read every shard and compare the digests of rows and ids. Raises `ValueError` that names the first shard that was changed."
         for shard in self.manifest.get("shards", []):
-            if digest(load_file(self.folder / shard["file"])["rows"]) != shard["digest"]:
-                raise ValueError(f"path: the rows in {str(self.folder / shard['file'])!r} are not those that were written. Remove it and {_MANIFEST}, and run `chs embed` again")
+            file = self.folder / shard["file"]
+            try: tensors = load_file(file)
+            except SafetensorError as e: raise ValueError(f"path: {str(file)!r} is truncated or corrupt ({e}). Remove it and {_MANIFEST}, and run `chs embed` again") from None
+            for name, wanted in (("rows", shard["digest"]), ("ids", shard.get("ids_digest"))):
+                if wanted is None: continue # caches of older versions kept no digest of ids
+                if name not in tensors or digest(tensors[name]) != wanted:
+                    raise ValueError(f"path: the {name} in {str(file)!r} are not those that were written. Remove it and {_MANIFEST}, and run `chs embed` again")
 
     def embed(self, data: Any, batch_size: int = 256, progress: bool = True) -> Float[Tensor, "n dim"]:
         "All rows, in float32 on the CPU, after `check(data)`."
@@ -347,8 +430,12 @@ class EmbeddingCache(_Checked):
         """Embed a data set. With a folder: goes on where a killed run was; in several processes (accelerate launch, torchrun) each makes its share of the shards; a finished cache is opened.
 
         Raises `ValueError` where the folder holds another cache, `OSError` where it cannot be written."""
+        if not isinstance(guide, Guide): raise ValueError(f"guide: expected a guide, such as OpenCLIPGuide, got {type(guide).__name__}")
+        if not hasattr(data, "fingerprint"): raise ValueError(f"data: expected a data set, such as load_data gives, got {type(data).__name__}")
+        if not _is_count(batch_size, 1): raise ValueError(f"batch_size: expected a positive number, got {batch_size!r}")
+        if folder is not None and (not isinstance(folder, (str, os.PathLike)) or not str(folder)):
+            raise ValueError(f"folder: expected a path, or None for memory, got {folder!r}")
         if folder is None: return EmbeddingCache(guide.embed(data, batch_size, progress), guide.name, data.fingerprint)
-        if batch_size < 1: raise ValueError(f"batch_size: expected a positive number, got {batch_size}")
         if not len(data): raise ValueError("data: there are no images to embed")
         folder, plan = Path(folder), _plan(guide, data, dtype, shard_rows)
         if (folder / _MANIFEST).is_file(): _same_plan(folder, _read_manifest(folder), plan)
@@ -356,7 +443,7 @@ class EmbeddingCache(_Checked):
             rank, processes = _part()
             mine = range(rank, math.ceil(len(data) / shard_rows), processes)
             for k in mine:
-                for left in folder.glob(f".{_shard(folder, k).name}.*.part"): left.unlink()  # of a killed run
+                for left in folder.glob(f".{_shard(folder, k).name}.*.part*"): left.unlink(missing_ok=True)  # of a killed run
             todo = [k for k in mine if _finished(folder, k, plan) is None]
             _write_shards(folder, todo, plan, guide, data, batch_size, workers, progress and rank == 0)
             if not _write_manifest(folder, plan, guide, data): return None
@@ -846,6 +933,21 @@ def _train_captions(data: Any, share: float, epochs: int | None, seed: int, augm
 _STEPS = 3000 # of the optimizer, unless the caller says how many epochs
 _GUIDE = "caption guide", "Train one with `CaptionGuide.train(data)` and save it with `save(path)`"
 
+def _check_caption_guide(path: Path, head: dict, tensors: dict[str, Tensor]) -> None:
+    "Raises `ValueError` unless the header describes the one architecture that is written here, in the sizes of the file's own tensors."
+    def fail(what: str) -> None: raise ValueError(f"path: {str(path)!r} is no caption guide: {what}. {_GUIDE[1]}")
+    config, words = head.get("config"), tensors.get("vocabulary")
+    if not isinstance(head.get("facts"), dict): fail("its facts are no table")
+    if words is None or words.dtype != torch.int64 or words.ndim != 1 or not len(words): fail("it has no vocabulary")
+    try: side, context = config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
+    except (KeyError, TypeError): fail("its configuration has no image_size or context_length")
+    if not _is_count(side, 1) or side > 64: fail(f"image_size {side!r} is not from 1 to 64")
+    positions = tensors.get("positional_embedding")
+    if positions is None or not _is_count(context, 1) or tuple(positions.shape) != (context, 32): fail(f"context_length {context!r} is not that of its tensors")
+    # as JSON, so that True is not taken for 1
+    if json.dumps(config, sort_keys=True) != json.dumps(_caption_config(side, context, len(words)), sort_keys=True):
+        fail("its configuration is not the one that this package writes")
+
 class CaptionGuide(OpenCLIPGuide):
     "A small open_clip model trained on captions; made by `train` or `load`. `facts`: captioned (number of images), caption_source, share, epochs, seed, seconds, loss (mean of the last epoch)."
     def __init__(self, model: nn.Module, config: dict, vocabulary: Int64[Tensor, "words"], facts: dict, device: str = "auto"):
@@ -882,9 +984,13 @@ class CaptionGuide(OpenCLIPGuide):
         device: str = "auto", # where it computes
     ) -> CaptionGuide:
         "Read a guide. Raises `FileNotFoundError` where there is none, `ValueError` for a file that is truncated, corrupt or something else."
-        head, tensors = _header(path, "caption_guide", *_GUIDE), load_file(path)
+        head = _header(path, "caption_guide", *_GUIDE)
+        try: tensors = load_file(path)
+        except SafetensorError as e: raise ValueError(f"path: {str(path)!r} is truncated or corrupt ({e}). {_GUIDE[1]}") from None
+        _check_caption_guide(path, head, tensors)
         model, vocabulary = _build_open_clip(head["config"], seed=0), tensors.pop("vocabulary")
-        model.load_state_dict(tensors)
+        try: model.load_state_dict(tensors)
+        except RuntimeError as e: raise ValueError(f"path: the weights in {str(path)!r} are not those of its configuration ({str(e)[:200]}). {_GUIDE[1]}") from None
         return cls(model, head["config"], vocabulary, head["facts"], device)
 
 # %% ../nbs/22_guides.ipynb #3afcf79c

@@ -396,9 +396,18 @@ class _Checked(_Rows):
     def to(
         self,
         device: str | torch.device, # where look-ups shall happen
-    ) -> EmbeddingCache: # all of its rows in memory there
-        "Read all rows and move them to a device."
+    ) -> EmbeddingCache: # all of its rows in memory there; itself, with a warning, where a GPU has too little room
+        "Read all rows and move them to a device, unless they take more than a quarter of a GPU's free memory."
+        if not self._fits(device):
+            warnings.warn(f"cache: {len(self)} rows of {self.rows.shape[1]} take more than a quarter of what is free on {device}; they stay where they are. "
+                          "Look-ups are slower, and right", stacklevel=2)
+            return self
         return EmbeddingCache(self.whole().to(device), self.name, self.fingerprint, self.folder, self.manifest)
+
+    def _fits(self, device: str | torch.device) -> bool:
+        "Whether a GPU has room for the rows, by the rule for data sets: at most a quarter of what is free."
+        if torch.device(device).type != "cuda": return True
+        return 4 * 4 * self.rows.shape[0] * self.rows.shape[1] <= torch.cuda.mem_get_info(device)[0]
 
     def ids(
         self,
@@ -408,6 +417,19 @@ class _Checked(_Rows):
         return json.loads(bytes(load_file(_shard(self.folder, shard))["ids"].numpy()))
 
 # %% ../nbs/22_guides.ipynb #3804b389
+def _other_images(folder: Path, manifest: dict, data: Any) -> str:
+    "Which images are new and which are gone, by id; for an error."
+    there = set()
+    try:
+        for shard in manifest["shards"]:
+            there.update(json.loads(bytes(load_file(folder / shard["file"])["ids"].numpy())))
+    except (SafetensorError, KeyError, ValueError, TypeError): return ""
+    here, said = set(data.ids), []
+    for what, names in (("new", here - there), ("gone", there - here)):
+        if names: said.append(f"{len(names)} images are {what}: {', '.join(sorted(names)[:5])}{', …' if len(names) > 5 else ''}")
+    if not said and manifest["fingerprint"] != data.fingerprint: said = ["the names of the images are the same; their content, order, size, labels or captions changed"]
+    return ". " + "; ".join(said) if said else ""
+
 def _part() -> tuple[int, int]:
     "Which of how many processes this is, as accelerate and torchrun tell it."
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -438,10 +460,15 @@ class EmbeddingCache(_Checked):
         if folder is None: return EmbeddingCache(guide.embed(data, batch_size, progress), guide.name, data.fingerprint)
         if not len(data): raise ValueError("data: there are no images to embed")
         folder, plan = Path(folder), _plan(guide, data, dtype, shard_rows)
-        if (folder / _MANIFEST).is_file(): _same_plan(folder, _read_manifest(folder), plan)
+        if (folder / _MANIFEST).is_file():
+            there = _read_manifest(folder)
+            try: _same_plan(folder, there, plan)
+            except ValueError as e: raise ValueError(f"{e}{_other_images(folder, there, data)}") from None
         else:
             rank, processes = _part()
             mine = range(rank, math.ceil(len(data) / shard_rows), processes)
+            if processes == 1: # with several, another one may be writing such a file now
+                for left in folder.glob(".tmp??????"): left.unlink(missing_ok=True)  # safetensors' own, of a killed run
             for k in mine:
                 for left in folder.glob(f".{_shard(folder, k).name}.*.part*"): left.unlink(missing_ok=True)  # of a killed run
             todo = [k for k in mine if _finished(folder, k, plan) is None]
@@ -1000,6 +1027,7 @@ class TextTowerGuide(Guide):
         self,
         guide: OpenCLIPGuide, # whose text tower to use
     ):
+        if not isinstance(guide, OpenCLIPGuide): raise ValueError(f"guide: expected an OpenCLIPGuide or CaptionGuide, whose text tower embeds captions, got {type(guide).__name__}")
         self.guide, self.name, self.facts = guide, f"texts:{guide.name}", guide.facts
 
     def embed(self, data: Any, batch_size: int = 256, progress: bool = True) -> Float[Tensor, "n dim"]:
@@ -1062,7 +1090,10 @@ class TextInducedGuide(EmbeddingCache):
         progress: bool = True, # show a bar
     ) -> TextInducedGuide:
         "P(l|x) is the zero-shot posterior of a CLIP guide over the texts."
+        if not isinstance(guide, OpenCLIPGuide): raise ValueError(f"guide: expected an OpenCLIPGuide or CaptionGuide, which compares images with texts, got {type(guide).__name__}")
         texts = vocabulary(data.captions) if texts is None else texts
+        if isinstance(texts, str) or not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"texts: expected a list of texts, got {str(texts)[:100]!r}")
         if len(set(texts)) < 2: raise ValueError(f"texts: expected 2 different texts or more, got {texts}")
         cosines = guide.embed(data, batch_size, progress) @ guide.encode_text(texts).cpu().T
         rows = text_induced_embedding((guide.model.logit_scale.exp().cpu() * cosines).softmax(1))

@@ -570,7 +570,9 @@ def _match(ids: list[str], table: Any) -> Int64[Tensor, "n"]:
     "For each id the row of the metadata that names it, -1 where none does. `ValueError` where no column names any."
     best = torch.full((len(ids),), -1)
     for column in [c for c in ("image_path", "key", "url") if c in table]:
-        for wanted, names in ((ids, _tails(table[column], ids[0].count("/") + 1)), (_stems(ids), _stems(table[column]))):
+        tails, stems, own_stems = _tails(table[column], ids[0].count("/") + 1), _stems(table[column]), _stems(ids)
+        any_case = [name.lower() for name in own_stems], [name.lower() for name in stems] # last: exact matches come first
+        for wanted, names in ((ids, tails), (own_stems, stems), any_case):
             row = {name: i for i, name in enumerate(names)}
             if len(row) < len(names) or len(set(wanted)) < len(wanted): continue  # ambiguous
             found = torch.tensor([row.get(name, -1) for name in wanted])

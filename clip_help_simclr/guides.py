@@ -547,6 +547,7 @@ def _approximate(rows: Float[Tensor, "n dim"], k: int, searched: int | None = No
 
 def _neighbours(cache: EmbeddingCache, k: int, exact: bool | None, device: str, progress: bool) -> tuple[Tensor, Tensor]:
     "See `EmbeddingCache.neighbours`."
+    if not _is_count(k): raise ValueError(f"k: expected a whole number, got {k!r}")
     if not 1 <= k < len(cache) - len(cache.missing): raise ValueError(f"k: expected 1 to {len(cache) - len(cache.missing) - 1}, one less than there are images with a row, got {k}")
     exact = len(cache) <= _EXACT if exact is None else exact
     of = digest(json.dumps([shard["digest"] for shard in cache.manifest.get("shards", [])]), exact)
@@ -746,7 +747,7 @@ class OpenCLIPGuide(Guide):
 
     def embed(self, data: Any, batch_size: int = 256, progress: bool = True) -> Float[Tensor, "n dim"]:
         "Embed a data set, `batch_size` images a step: float32 rows of length 1, on the CPU; NaN for images that cannot be read."
-        if batch_size < 1: raise ValueError(f"batch_size: expected a positive number, got {batch_size}")
+        if not _is_count(batch_size, 1): raise ValueError(f"batch_size: expected a positive number, got {batch_size!r}")
         groups = torch.arange(len(data)).split(batch_size)
         return torch.cat([rows for _, rows, _ in tqdm(self.rows_of(data, groups), self.name, len(groups), disable=not progress)])
 
@@ -924,7 +925,8 @@ def _fit_captions(model: nn.Module, images: Callable[[Tensor], Tensor], tokens: 
 # %% ../nbs/22_guides.ipynb #52e1a45c
 def _captioned(data: Any, share: float, seed: int) -> Int64[Tensor, "m"]:
     "Numbers of the images whose captions the guide may see, ascending."
-    if not 0 < share <= 1: raise ValueError(f"share: expected a share of the captioned images in (0, 1], got {share}")
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+        raise ValueError(f"share: expected a share of the captioned images in (0, 1], got {share!r}")
     captioned = torch.tensor([i for i, caption in enumerate(data.captions) if caption], dtype=torch.int64)
     n = round(share * len(captioned))
     if n < 2: raise ValueError(f"data: a caption guide needs at least 2 captions; {len(captioned)} of {len(data)} images have one, and share={share} leaves {n}. Use a data set with captions, a larger share, or another guide")
@@ -945,7 +947,7 @@ def _train_captions(data: Any, share: float, epochs: int | None, seed: int, augm
     "Model, configuration, vocabulary and facts of a caption guide."
     import open_clip
 
-    if epochs is not None and epochs < 1: raise ValueError(f"epochs: expected a positive number, got {epochs}")
+    if epochs is not None and not _is_count(epochs, 1): raise ValueError(f"epochs: expected a positive number, got {epochs!r}")
     began, numbers = time.perf_counter(), _captioned(data, share, seed)
     captions = [data.captions[i] for i in numbers.tolist()]
     raw = open_clip.tokenize(captions)
@@ -1046,6 +1048,9 @@ def vocabulary(
     size: int = 1000, # texts at most
 ) -> list[str]: # sorted
     "Texts for a zero-shot posterior. Raises `ValueError` where the captions have fewer than two to offer."
+    if isinstance(captions, str) or not isinstance(captions, Sequence) or not all(isinstance(caption, str) for caption in captions):
+        raise ValueError(f"captions: expected a list of texts, '' where there is none, got {str(captions)[:100]!r}")
+    if not _is_count(size, 2): raise ValueError(f"size: expected a whole number from 2, got {size!r}")
     captions = [caption for caption in captions if caption]
     texts = set(captions)
     if len(texts) > size:
@@ -1060,6 +1065,7 @@ def read_vocabulary(
     path: str | os.PathLike, # a text file in UTF-8, one text a line
 ) -> list[str]: # without empty lines and repetitions
     "A vocabulary file. Raises `FileNotFoundError` where there is none, `ValueError` for fewer than two texts."
+    if not isinstance(path, (str, os.PathLike)): raise ValueError(f"vocabulary: expected a path, got {path!r}")
     if not Path(path).is_file(): raise FileNotFoundError(f"vocabulary: there is no file {str(path)!r}. Expected one text a line")
     texts = list(dict.fromkeys(filter(None, map(str.strip, Path(path).read_text(encoding="utf-8").splitlines()))))
     if len(texts) < 2: raise ValueError(f"vocabulary: {str(path)!r} has {len(texts)} texts. Expected two different ones or more, one a line")

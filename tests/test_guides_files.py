@@ -9,7 +9,7 @@ import torch
 
 from clip_help_simclr import guides
 from clip_help_simclr.data import load_data
-from clip_help_simclr.guides import CaptionGuide, EmbeddingCache, TextInducedGuide, TextTowerGuide
+from clip_help_simclr.guides import CaptionGuide, EmbeddingCache, LabelGuide, TextInducedGuide, TextTowerGuide, read_vocabulary, vocabulary
 
 BAD = [None, True, -1, 0, 10**15, 10**400, 2.5, float("nan"), "", "a", "../secret.bin", "/etc/passwd", "hf-hub:org/name", [], [1], {}, {"a": 1}, [[[]]]]
 
@@ -205,3 +205,19 @@ def test_a_gpu_without_room_leaves_the_rows_where_they_are(made, monkeypatch):
     with pytest.warns(UserWarning, match="stay where they are"): assert cache.to("cuda") is cache
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**12, 10**12))
     assert cache._fits("cuda")
+
+
+@pytest.mark.parametrize("bad", ["a", None, float("nan"), [1], -1, True])
+def test_bad_numbers_are_named(made, bad):
+    _, guide, data = made
+    with pytest.raises(ValueError, match="noise"): LabelGuide(noise=bad)
+    with pytest.raises(ValueError, match="seed"): LabelGuide(seed=bad)
+    with pytest.raises(ValueError, match="share"): CaptionGuide.train(data, share=bad, device="cpu")
+    with pytest.raises(ValueError, match="k:"): EmbeddingCache.load(made[0] / "cache").neighbours(bad)
+    with pytest.raises(ValueError, match="batch_size"): guide.embed(data, batch_size=bad)
+    with pytest.raises(ValueError, match="size"): vocabulary(data.captions, size=bad)
+    if bad is not None:
+        with pytest.raises(ValueError, match="epochs"): CaptionGuide.train(data, epochs=bad, device="cpu")
+    with pytest.raises(ValueError, match="captions"): vocabulary(bad)
+    if not isinstance(bad, str):
+        with pytest.raises(ValueError, match="vocabulary"): read_vocabulary(bad)

@@ -35,7 +35,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .core import atomic_path, digest, generator, pick_device, real_number, whole_number, write_atomic
+from .core import atomic_path, digest, generator, pick_device, real_number, remove_leftovers, whole_number, write_atomic
 from .encoders import no_vain_retries
 from .unification import text_induced_embedding
 
@@ -113,15 +113,38 @@ def _header(path: Path, key: str, what: str, mend: str) -> dict:
     try:
         with safe_open(path, "pt") as f: head = json.loads((f.metadata() or {}).get(key, "null"))
     except (SafetensorError, ValueError) as e: raise ValueError(f"path: {str(path)!r} is truncated or corrupt ({e}). {mend}") from None
-    if not head: raise ValueError(f"path: {str(path)!r} is a safetensors file, but no {what}. {mend}")
+    except RecursionError: raise ValueError(f"path: {str(path)!r} has a header that is nested too deeply. {mend}") from None
+    if not head or not isinstance(head, dict): raise ValueError(f"path: {str(path)!r} is a safetensors file, but no {what}. {mend}")
     return head
 
-def _layout(path: Path) -> tuple[np.dtype, int]:
-    "Of the tensor `rows` of a safetensors file: the type of its numbers, and where they begin, after 8 bytes of length and a JSON header."
+_LONGEST = 100_000_000 # bytes of a safetensors header, which safetensors itself sets
+
+def _is_count(value: Any, least: int = 0) -> bool: return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+def _entry(path: Path) -> tuple[np.dtype, tuple[int, int], int]:
+    "Type and shape of the tensor `rows` of a safetensors file, and where its numbers begin. `ValueError` where the header does not fit the file."
+    def wrong(what: str) -> ValueError: return ValueError(f"path: the header of {str(path)!r} is wrong: {what}. Make the file anew")
+    size = os.stat(path).st_size
     with open(path, "rb") as f:
         length = int.from_bytes(f.read(8), "little")
-        entry = json.loads(f.read(length))["rows"]
-    return np.dtype(dict(F32=np.float32, F16=np.float16)[entry["dtype"]]), 8 + length + entry["data_offsets"][0]
+        if size < 8 or length > min(size - 8, _LONGEST): raise wrong(f"{length} bytes of header in a file of {size}")
+        text = f.read(length)
+    try: entry = json.loads(text)["rows"]
+    except (ValueError, KeyError, TypeError, RecursionError): raise wrong("no JSON with an entry 'rows'") from None
+    if not isinstance(entry, dict): raise wrong(f"'rows' is {entry!r}")
+    name, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if name not in ("F32", "F16"): raise wrong(f"dtype {name!r}, where F32 or F16 is expected")
+    for what, pair in (("shape", shape), ("data_offsets", offsets)):
+        if not isinstance(pair, list) or len(pair) != 2 or not all(map(_is_count, pair)): raise wrong(f"{what} {pair!r}, where two counts are expected")
+    dtype = np.dtype(dict(F32=np.float32, F16=np.float16)[name])
+    if offsets[1] - offsets[0] != shape[0] * shape[1] * dtype.itemsize: raise wrong(f"{offsets} are not the bytes of {shape} numbers of {name}")
+    if 8 + length + offsets[1] > size: raise wrong(f"'rows' end behind the file's {size} bytes")
+    return dtype, tuple(shape), 8 + length + offsets[0]
+
+def _layout(path: Path) -> tuple[np.dtype, int]:
+    "Of the tensor `rows` of a safetensors file: the type of its numbers, and where they begin."
+    dtype, _, start = _entry(path)
+    return dtype, start
 
 # %% ../nbs/22_guides.ipynb #804550f0
 class _OnDisk:
@@ -162,7 +185,7 @@ _CACHE = "embedding cache", "Build one with `EmbeddingCache.build(guide, data, f
 
 def _plan(guide: Guide, data: Any, dtype: str, shard_rows: int) -> dict:
     if dtype not in ("float32", "float16"): raise ValueError(f"dtype: expected float32 or float16, got {dtype!r}")
-    if shard_rows < 1: raise ValueError(f"shard_rows: expected a positive number, got {shard_rows}")
+    if not _is_count(shard_rows, 1): raise ValueError(f"shard_rows: expected a positive number, got {shard_rows!r}")
     return dict(guide=guide.name, fingerprint=data.fingerprint, images=len(data), dtype=dtype, shard_rows=shard_rows)
 
 def _shard(folder: Path, k: int) -> Path: return folder / f"rows-{k:05d}.safetensors"
@@ -175,16 +198,21 @@ def _finished(folder: Path, k: int, plan: dict) -> dict | None:
     "The header of a shard that is there and whole; None means that it is to be made. `ValueError` for a shard of another plan."
     try: head = _header(_shard(folder, k), "embedding_cache", *_CACHE)
     except (FileNotFoundError, ValueError): return None
+    if not isinstance(head.get("plan"), dict) or not isinstance(head.get("unreadable"), dict): return None
     _same_plan(folder, head["plan"], plan)
-    return head
+    try: _, (rows, _), _ = _entry(_shard(folder, k))
+    except ValueError: return None
+    return head if rows == min(plan["shard_rows"], plan["images"] - k * plan["shard_rows"]) else None
 
 # %% ../nbs/22_guides.ipynb #a3b1e106
 def _write_shard(folder: Path, k: int, plan: dict, rows: Tensor, ids: list[str], unreadable: dict[int, str]) -> None:
     "Write a shard in one piece."
     kept = rows.to(getattr(torch, plan["dtype"]))
     if kept.isinf().any(): raise ValueError(f"dtype: rows up to {rows.abs().nan_to_num().max():.3g} are too large for {plan['dtype']}. Use float32")
-    head = dict(plan=plan, digest=digest(kept), unreadable={ids[i]: [k * plan["shard_rows"] + i, why] for i, why in unreadable.items()})
-    tensors = dict(rows=kept, ids=torch.frombuffer(bytearray(json.dumps(ids), "ascii"), dtype=torch.uint8))
+    names = torch.frombuffer(bytearray(json.dumps(ids), "ascii"), dtype=torch.uint8)
+    absent = {ids[i]: [k * plan["shard_rows"] + i, why] for i, why in unreadable.items()}
+    head = dict(plan=plan, digest=digest(kept), ids_digest=digest(names), unreadable=absent)
+    tensors = dict(rows=kept, ids=names)
     try:
         with atomic_path(_shard(folder, k)) as part: save_file(tensors, part, {"embedding_cache": json.dumps(head)})
     except (OSError, SafetensorError) as e:
@@ -211,30 +239,93 @@ def _write_manifest(folder: Path, plan: dict, guide: Guide, data: Any) -> bool:
     heads = [_finished(folder, k, plan) for k in range(math.ceil(plan["images"] / plan["shard_rows"]))]
     if None in heads: return False
     with safe_open(_shard(folder, 0), "pt") as f: dim = f.get_slice("rows").get_shape()[1]
-    shards = [dict(file=_shard(folder, k).name, bytes=_shard(folder, k).stat().st_size, digest=head["digest"]) for k, head in enumerate(heads)]
+    shards = [dict(file=_shard(folder, k).name, bytes=_shard(folder, k).stat().st_size, digest=head["digest"], ids_digest=head.get("ids_digest")) for k, head in enumerate(heads)]
     manifest = dict(
-        format=_FORMAT, **plan, dim=dim, facts=guide.facts, data=getattr(data, "name", ""), ids="tensor ids of each shard: a JSON list, in UTF-8", shards=shards,
+        format=_FORMAT, **plan, dim=dim, facts=guide.facts, data=getattr(data, "name", ""), size=getattr(data, "size", None), ids="tensor ids of each shard: a JSON list, in UTF-8", shards=shards,
         unreadable={name: found for head in heads for name, found in head["unreadable"].items()}, skipped=getattr(data, "skipped", {}),
         versions={name: metadata.version(name) for name in ("clip_help_simclr", "torch", "open_clip_torch", "safetensors")})
     write_atomic(folder / _MANIFEST, json.dumps(manifest, indent=1) + "\n")
     return True
 
+def _is_table_of_absent(found: Any, images: int) -> bool:
+    "Whether this says by id which images could not be read: number and reason."
+    if not isinstance(found, dict): return False
+    for entry in found.values():
+        if not isinstance(entry, list) or len(entry) != 2: return False
+        if not _is_count(entry[0]) or entry[0] >= images or not isinstance(entry[1], str): return False
+    return True
+
+def _is_text_table(found: Any) -> bool: return isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
+
+def _check_manifest(folder: Path, manifest: dict) -> None:
+    "Raises `ValueError` that names the first field which cannot be true, before any of them is used."
+    def fail(field: str, expected: str) -> None:
+        raise ValueError(f"path: {field} in {str(folder / _MANIFEST)!r} is {str(manifest.get(field))[:80]!r}, where {expected} is expected. "
+                         "Remove the manifest and run `chs embed` again: it is made anew from the shards")
+    for field in ("guide", "fingerprint"):
+        if not isinstance(manifest.get(field), str): fail(field, "text")
+    for field in ("images", "shard_rows", "dim"):
+        if not _is_count(manifest.get(field), 1): fail(field, "a positive whole number")
+    if manifest.get("dtype") not in ("float32", "float16"): fail("dtype", "float32 or float16")
+    if manifest.get("size") is not None and not _is_count(manifest["size"], 1): fail("size", "a positive whole number, or none")
+    if not isinstance(manifest.get("facts", {}), dict): fail("facts", "a table")
+    if not isinstance(manifest.get("data", ""), str): fail("data", "text")
+    if not _is_table_of_absent(manifest.get("unreadable"), manifest["images"]): fail("unreadable", "a table of id: [number, reason]")
+    if not _is_text_table(manifest.get("skipped")): fail("skipped", "a table of id: reason")
+    if not _is_text_table(manifest.get("versions", {})): fail("versions", "a table of texts")
+    shards = manifest.get("shards")
+    if not isinstance(shards, list) or len(shards) != -(-manifest["images"] // manifest["shard_rows"]):
+        fail("shards", f"a list of one shard for each {manifest['shard_rows']} of {manifest['images']} images")
+    for k, shard in enumerate(shards):
+        if not isinstance(shard, dict) or shard.get("file") != _shard(folder, k).name: fail("shards", f"{_shard(folder, k).name} as file number {k}")
+        if not _is_count(shard.get("bytes")) or not isinstance(shard.get("digest"), str): fail("shards", "bytes and digest of each file")
+        if not isinstance(shard.get("ids_digest", ""), (str, type(None))): fail("shards", "ids_digest as text")
+        if (folder / shard["file"]).is_symlink():
+            if (folder / shard["file"]).resolve().parent != folder.resolve(): fail("shards", "files of this folder, not links out of it")
+
+def _check_shards(folder: Path, manifest: dict) -> None:
+    "Raises `ValueError` where the manifest and a shard's own header do not agree."
+    height, left = manifest["shard_rows"], manifest["images"]
+    for k in range(len(manifest["shards"])):
+        dtype, shape, _ = _entry(_shard(folder, k))
+        wanted = min(height, left), manifest["dim"]
+        if shape != wanted or dtype.name != manifest["dtype"]:
+            raise ValueError(f"path: {str(_shard(folder, k))!r} has {dtype} rows of shape {shape}, where the manifest says {manifest['dtype']} {wanted}. "
+                             f"Remove it and {_MANIFEST}, and run `chs embed` again")
+        left -= height
+
 def _read_manifest(folder: Path) -> dict:
     "The manifest of a finished cache; every way in which it can be wrong is an error of its own."
+    if not isinstance(folder, (str, os.PathLike)): raise ValueError(f"folder: expected a path, got {folder!r}")
     folder = Path(folder)
     if not (folder / _MANIFEST).is_file():
         if shards := len(list(folder.glob("rows-*.safetensors"))): raise FileNotFoundError(f"path: the cache in {str(folder)!r} is unfinished: {shards} shards, no manifest. Run the command that makes it again: it goes on where it was")
         raise FileNotFoundError(f"path: there is no embedding cache in the folder {str(folder)!r}. {_CACHE[1]}")
     try: manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-    except ValueError as e: raise ValueError(f"path: {str(folder / _MANIFEST)!r} is not JSON ({e}). Remove it and run `chs embed` again: it is made anew from the shards") from None
+    except (ValueError, RecursionError) as e: raise ValueError(f"path: {str(folder / _MANIFEST)!r} is not JSON ({e}). Remove it and run `chs embed` again: it is made anew from the shards") from None
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT: raise ValueError(f"path: {str(folder / _MANIFEST)!r} is no manifest of an embedding cache, or one of another version. {_CACHE[1]}")
+    _check_manifest(folder, manifest)
     for shard in manifest["shards"]:
         file = folder / shard["file"]
         if not file.is_file(): raise FileNotFoundError(f"path: the cache in {str(folder)!r} lacks {shard['file']}. Put it back, or remove {_MANIFEST} and run `chs embed` again: only what is missing is made anew")
         if file.stat().st_size != shard["bytes"]: raise ValueError(f"path: {str(file)!r} has {file.stat().st_size} bytes where {shard['bytes']} are expected: it is truncated or was replaced. Remove it and {_MANIFEST}, and run `chs embed` again")
+    _check_shards(folder, manifest)
     return manifest
 
 # %% ../nbs/22_guides.ipynb #066b5d9d
+def _numbers(numbers: Any, rows: int) -> Int64[Tensor, "b"]:
+    "Numbers of rows, checked: the same ones are refused in memory and on disk."
+    try: found = torch.as_tensor(numbers)
+    except (TypeError, ValueError, RuntimeError): found = None
+    whole = found is not None and found.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    if found is not None and not found.numel() and found.ndim == 1 and not isinstance(numbers, Tensor): return found.long()
+    if not whole or found.ndim != 1:
+        came = type(numbers).__name__ if found is None else f"{found.dtype} of shape {tuple(found.shape)}"
+        raise IndexError(f"numbers: expected a row of whole numbers (int64, shape (b,)), got {came}")
+    if found.numel() and not 0 <= int(found.min()) <= int(found.max()) < rows:
+        raise IndexError(f"numbers: from {int(found.min())} to {int(found.max())}, but there are {rows} rows, counted from 0. Negative numbers do not count from the end")
+    return found.long()
+
 class _Rows(Guide):
     "Rows by image number."
     missing: Int64[Tensor, "m"] # numbers of images without a row, to be left out of training
@@ -249,6 +340,7 @@ class _Rows(Guide):
     ):
         self.rows, self.name, self.fingerprint, self.folder, self.manifest = rows, name, fingerprint, folder, manifest or {}
         self.facts = self.manifest.get("facts", {})
+        self.image_size = self.manifest.get("size")
         if not isinstance(rows, Tensor):
             self.missing = torch.tensor(sorted(number for number, _ in self.manifest.get("unreadable", {}).values()), dtype=torch.int64)
             return
@@ -263,7 +355,8 @@ class _Rows(Guide):
         self,
         numbers: Int64[Tensor, "b"], # of images
     ) -> Float[Tensor, "b dim"]: # float32, on the device of the rows
-        "The rows of some images: one gather."
+        "The rows of some images: one gather. Raises `IndexError` for anything but whole numbers from 0 to one less than there are rows."
+        numbers = _numbers(numbers, len(self))
         if not isinstance(self.rows, Tensor): return self.rows[numbers.cpu()]
         return self.rows[numbers.to(self.rows.device)].float()
 
@@ -282,10 +375,15 @@ class _Checked(_Rows):
         if wanted != self.name: raise ValueError(f"guide: the cache holds rows of {self.name}, not of {wanted}. Build it anew with that guide")
 
     def verify(self) -> None:
-        "Read every shard and compare its digest. Raises `ValueError` that names the first shard that was changed."
+        "Read every shard and compare the digests of rows and ids. Raises `ValueError` that names the first shard that was changed."
         for shard in self.manifest.get("shards", []):
-            if digest(load_file(self.folder / shard["file"])["rows"]) != shard["digest"]:
-                raise ValueError(f"path: the rows in {str(self.folder / shard['file'])!r} are not those that were written. Remove it and {_MANIFEST}, and run `chs embed` again")
+            file = self.folder / shard["file"]
+            try: tensors = load_file(file)
+            except SafetensorError as e: raise ValueError(f"path: {str(file)!r} is truncated or corrupt ({e}). Remove it and {_MANIFEST}, and run `chs embed` again") from None
+            for name, wanted in (("rows", shard["digest"]), ("ids", shard.get("ids_digest"))):
+                if wanted is None: continue # caches of older versions kept no digest of ids
+                if name not in tensors or digest(tensors[name]) != wanted:
+                    raise ValueError(f"path: the {name} in {str(file)!r} are not those that were written. Remove it and {_MANIFEST}, and run `chs embed` again")
 
     def embed(self, data: Any, batch_size: int = 256, progress: bool = True) -> Float[Tensor, "n dim"]:
         "All rows, in float32 on the CPU, after `check(data)`."
@@ -299,9 +397,18 @@ class _Checked(_Rows):
     def to(
         self,
         device: str | torch.device, # where look-ups shall happen
-    ) -> EmbeddingCache: # all of its rows in memory there
-        "Read all rows and move them to a device."
+    ) -> EmbeddingCache: # all of its rows in memory there; itself, with a warning, where a GPU has too little room
+        "Read all rows and move them to a device, unless they take more than a quarter of a GPU's free memory."
+        if not self._fits(device):
+            warnings.warn(f"cache: {len(self)} rows of {self.rows.shape[1]} take more than a quarter of what is free on {device}; they stay where they are. "
+                          "Look-ups are slower, and right", stacklevel=2)
+            return self
         return EmbeddingCache(self.whole().to(device), self.name, self.fingerprint, self.folder, self.manifest)
+
+    def _fits(self, device: str | torch.device) -> bool:
+        "Whether a GPU has room for the rows, by the rule for data sets: at most a quarter of what is free."
+        if torch.device(device).type != "cuda": return True
+        return 4 * 4 * self.rows.shape[0] * self.rows.shape[1] <= torch.cuda.mem_get_info(device)[0]
 
     def ids(
         self,
@@ -311,6 +418,19 @@ class _Checked(_Rows):
         return json.loads(bytes(load_file(_shard(self.folder, shard))["ids"].numpy()))
 
 # %% ../nbs/22_guides.ipynb #3804b389
+def _other_images(folder: Path, manifest: dict, data: Any) -> str:
+    "Which images are new and which are gone, by id; for an error."
+    there = set()
+    try:
+        for shard in manifest["shards"]:
+            there.update(json.loads(bytes(load_file(folder / shard["file"])["ids"].numpy())))
+    except (SafetensorError, KeyError, ValueError, TypeError): return ""
+    here, said = {data.ids[i] for i in range(len(data))}, []
+    for what, names in (("new", here - there), ("gone", there - here)):
+        if names: said.append(f"{len(names)} images are {what}: {', '.join(sorted(names)[:5])}{', …' if len(names) > 5 else ''}")
+    if not said and manifest["fingerprint"] != data.fingerprint: said = ["the names of the images are the same; their content, order, size, labels or captions changed"]
+    return ". " + "; ".join(said) if said else ""
+
 def _part() -> tuple[int, int]:
     "Which of how many processes this is, as accelerate and torchrun tell it."
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -333,16 +453,22 @@ class EmbeddingCache(_Checked):
         """Embed a data set. With a folder: goes on where a killed run was; in several processes (accelerate launch, torchrun) each makes its share of the shards; a finished cache is opened.
 
         Raises `ValueError` where the folder holds another cache, `OSError` where it cannot be written."""
+        if not isinstance(guide, Guide): raise ValueError(f"guide: expected a guide, such as OpenCLIPGuide, got {type(guide).__name__}")
+        if not hasattr(data, "fingerprint"): raise ValueError(f"data: expected a data set, such as load_data gives, got {type(data).__name__}")
+        if not _is_count(batch_size, 1): raise ValueError(f"batch_size: expected a positive number, got {batch_size!r}")
+        if folder is not None and (not isinstance(folder, (str, os.PathLike)) or not str(folder)):
+            raise ValueError(f"folder: expected a path, or None for memory, got {folder!r}")
         if folder is None: return EmbeddingCache(guide.embed(data, batch_size, progress), guide.name, data.fingerprint)
-        if batch_size < 1: raise ValueError(f"batch_size: expected a positive number, got {batch_size}")
         if not len(data): raise ValueError("data: there are no images to embed")
         folder, plan = Path(folder), _plan(guide, data, dtype, shard_rows)
-        if (folder / _MANIFEST).is_file(): _same_plan(folder, _read_manifest(folder), plan)
+        if (folder / _MANIFEST).is_file():
+            there = _read_manifest(folder)
+            try: _same_plan(folder, there, plan)
+            except ValueError as e: raise ValueError(f"{e}{_other_images(folder, there, data)}") from None
         else:
             rank, processes = _part()
             mine = range(rank, math.ceil(len(data) / shard_rows), processes)
-            for k in mine:
-                for left in folder.glob(f".{_shard(folder, k).name}.*.part"): left.unlink()  # of a killed run
+            remove_leftovers(folder)
             todo = [k for k in mine if _finished(folder, k, plan) is None]
             _write_shards(folder, todo, plan, guide, data, batch_size, workers, progress and rank == 0)
             if not _write_manifest(folder, plan, guide, data): return None
@@ -419,6 +545,7 @@ def _approximate(rows: Float[Tensor, "n dim"], k: int, searched: int | None = No
 
 def _neighbours(cache: EmbeddingCache, k: int, exact: bool | None, device: str, progress: bool) -> tuple[Tensor, Tensor]:
     "See `EmbeddingCache.neighbours`."
+    if not _is_count(k): raise ValueError(f"k: expected a whole number, got {k!r}")
     if not 1 <= k < len(cache) - len(cache.missing): raise ValueError(f"k: expected 1 to {len(cache) - len(cache.missing) - 1}, one less than there are images with a row, got {k}")
     exact = len(cache) <= _EXACT if exact is None else exact
     of = digest(json.dumps([shard["digest"] for shard in cache.manifest.get("shards", [])]), exact)
@@ -442,7 +569,9 @@ def _match(ids: list[str], table: Any) -> Int64[Tensor, "n"]:
     "For each id the row of the metadata that names it, -1 where none does. `ValueError` where no column names any."
     best = torch.full((len(ids),), -1)
     for column in [c for c in ("image_path", "key", "url") if c in table]:
-        for wanted, names in ((ids, _tails(table[column], ids[0].count("/") + 1)), (_stems(ids), _stems(table[column]))):
+        tails, stems, own_stems = _tails(table[column], ids[0].count("/") + 1), _stems(table[column]), _stems(ids)
+        any_case = [name.lower() for name in own_stems], [name.lower() for name in stems] # last: exact matches come first
+        for wanted, names in ((ids, tails), (own_stems, stems), any_case):
             row = {name: i for i, name in enumerate(names)}
             if len(row) < len(names) or len(set(wanted)) < len(wanted): continue  # ambiguous
             found = torch.tensor([row.get(name, -1) for name in wanted])
@@ -528,7 +657,7 @@ def _unit_floats(images: Tensor, device: torch.device | None = None) -> Tensor:
     images = images.to(device)
     images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
     if not images.isfinite().all(): raise ValueError("images: has NaN or infinite values. Expected floats in [0, 1]")
-    if len(images) and not (-1e-3 <= images.min() and images.max() <= 1 + 1e-3): # lenient to the rounding of augmentations
+    if images.numel() and not (-1e-3 <= images.min() and images.max() <= 1 + 1e-3): # lenient to the rounding of augmentations
         raise ValueError(f"images: expected floats in [0, 1], got {images.min():.3g} to {images.max():.3g}. The guide normalizes them itself; divide 0 to 255 by 255")
     return _three_channels(images)
 
@@ -546,6 +675,22 @@ class ClipSettings(NamedTuple):
     "What weights were trained with, and their file does not say."
     quick_gelu: bool # the activation: x σ(1.702 x), of OpenAI's own code, instead of GELU
     preprocessing: dict[str, Any] # mean, std, interpolation and resize mode of open_clip's `PreprocessCfg`
+
+def _other_activation(model: str, pretrained: str | None, settings: str | None) -> str:
+    "How a guide's name says that its activation is not the model's: rows of the two must never pass for each other."
+    import open_clip
+    if model.startswith(_SCHEMES): return ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said when the model was loaded
+        wanted = clip_settings(model, pretrained, settings).quick_gelu
+    if wanted == bool(open_clip.get_model_config(model).get("quick_gelu", False)): return ""
+    return "+quickgelu" if wanted else "+gelu"
+
+def _check_texts(texts: Any) -> None:
+    "Raises `TypeError` unless these are texts, `ValueError` where there is none."
+    if isinstance(texts, str) or not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"texts: expected a list of texts, got {str(texts)[:80]!r}")
+    if not texts: raise ValueError("texts: expected a list of one text or more, got none")
 
 def _is_tag(model: str, pretrained: str) -> bool:
     "Whether open_clip knows these weights of the model by name."
@@ -629,7 +774,8 @@ class OpenCLIPGuide(Guide):
         `FileNotFoundError` where the weights of a tag are neither here nor to be fetched. Warns where a file may need other settings than the model's."""
         pretrained = None if pretrained is None else os.fspath(pretrained)
         name = f"openclip:{model}" + (f"/{Path(pretrained).name}" if pretrained else "")
-        self._wrap(_load_open_clip(model, pretrained, settings), name, device, partial(_open_clip_tokens, model))
+        loaded = _load_open_clip(model, pretrained, settings)
+        self._wrap(loaded, name + _other_activation(model, pretrained, settings), device, partial(_open_clip_tokens, model))
 
     @classmethod
     def from_spec(
@@ -666,7 +812,7 @@ class OpenCLIPGuide(Guide):
         texts: list[str], # what images shall be compared with
     ) -> Float[Tensor, "n dim"]: # float32 rows of length 1, on the guide's device
         "Embed texts into the space of the images. Raises `TypeError` for anything but a list of texts."
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts): raise TypeError(f"texts: expected a list of texts, got {texts!r:.80}")
+        _check_texts(texts)
         with _autocast(self.device): rows = self.model.encode_text(self._tokenizer(texts).to(self.device))
         return F.normalize(rows.float(), dim=1)
 
@@ -679,7 +825,7 @@ class OpenCLIPGuide(Guide):
 
     def embed(self, data: Any, batch_size: int = 256, progress: bool = True) -> Float[Tensor, "n dim"]:
         "Embed a data set, `batch_size` images a step: float32 rows of length 1, on the CPU; NaN for images that cannot be read."
-        if batch_size < 1: raise ValueError(f"batch_size: expected a positive number, got {batch_size}")
+        whole_number("batch_size", batch_size)
         groups = torch.arange(len(data)).split(batch_size)
         return torch.cat([rows for _, rows, _ in tqdm(self.rows_of(data, groups), self.name, len(groups), disable=not progress)])
 
@@ -804,7 +950,8 @@ def _fit_captions(model: nn.Module, images: Callable[[Tensor], Tensor], tokens: 
 # %% ../nbs/22_guides.ipynb #52e1a45c
 def _captioned(data: Any, share: float, seed: int) -> Int64[Tensor, "m"]:
     "Numbers of the images whose captions the guide may see, ascending."
-    if not 0 < share <= 1: raise ValueError(f"share: expected a share of the captioned images in (0, 1], got {share}")
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+        raise ValueError(f"share: expected a share of the captioned images in (0, 1], got {share!r}")
     captioned = torch.tensor([i for i, caption in enumerate(data.captions) if caption], dtype=torch.int64)
     n = round(share * len(captioned))
     if n < 2: raise ValueError(f"data: a caption guide needs at least 2 captions; {len(captioned)} of {len(data)} images have one, and share={share} leaves {n}. Use a data set with captions, a larger share, or another guide")
@@ -825,7 +972,7 @@ def _train_captions(data: Any, share: float, epochs: int | None, seed: int, augm
     "Model, configuration, vocabulary and facts of a caption guide."
     import open_clip
 
-    if epochs is not None and epochs < 1: raise ValueError(f"epochs: expected a positive number, got {epochs}")
+    if epochs is not None and not _is_count(epochs, 1): raise ValueError(f"epochs: expected a positive number, got {epochs!r}")
     began, numbers = time.perf_counter(), _captioned(data, share, seed)
     captions = [data.captions[i] for i in numbers.tolist()]
     raw = open_clip.tokenize(captions)
@@ -853,7 +1000,7 @@ def _checked_caption_guide(head: Any, vocabulary: Tensor | None) -> tuple[dict, 
     try: size, context = config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
     except (TypeError, KeyError): raise ValueError("its configuration lacks image_size or context_length") from None
     expected = _caption_config(whole_number("image_size", size, 1, 64), whole_number("context_length", context, 1, 77), words)
-    if config != expected: raise ValueError(f"its configuration is not {expected}")
+    if json.dumps(config, sort_keys=True) != json.dumps(expected, sort_keys=True): raise ValueError(f"its configuration is not {expected}")
     return expected, head["facts"], vocabulary
 
 class CaptionGuide(OpenCLIPGuide):
@@ -892,12 +1039,13 @@ class CaptionGuide(OpenCLIPGuide):
         device: str = "auto", # where it computes
     ) -> CaptionGuide:
         "Read a guide. Raises `FileNotFoundError` where there is none, `ValueError` for a file that is truncated, corrupt or something else."
-        head, tensors = _header(path, "caption_guide", *_GUIDE), load_file(path)
+        head = _header(path, "caption_guide", *_GUIDE)
         try:
+            tensors = load_file(path)
             config, facts, vocabulary = _checked_caption_guide(head, tensors.pop("vocabulary", None))
             model = _build_open_clip(config, seed=0)
             model.load_state_dict(tensors)
-        except (ValueError, RuntimeError) as e:
+        except (ValueError, RuntimeError, SafetensorError) as e:
             raise ValueError(f"path: {str(path)!r} is no caption guide that this package wrote, or damaged ({' '.join(str(e).split())[:300]}). {_GUIDE[1]}") from None
         return cls(model, config, vocabulary, facts, device)
 
@@ -908,6 +1056,7 @@ class TextTowerGuide(Guide):
         self,
         guide: OpenCLIPGuide, # whose text tower to use
     ):
+        if not isinstance(guide, OpenCLIPGuide): raise TypeError(f"guide: expected an OpenCLIPGuide or CaptionGuide, whose text tower embeds captions, got {type(guide).__name__}")
         self.guide, self.name, self.facts = guide, f"texts:{guide.name}", guide.facts
 
     def embed(self, data: Any, batch_size: int = 256, progress: bool = True) -> Float[Tensor, "n dim"]:
@@ -924,6 +1073,9 @@ def vocabulary(
     size: int = 1000, # texts at most
 ) -> list[str]: # sorted
     "Texts for a zero-shot posterior. Raises `ValueError` where the captions have fewer than two to offer."
+    if isinstance(captions, str) or not isinstance(captions, Sequence) or not all(isinstance(caption, str) for caption in captions):
+        raise ValueError(f"captions: expected a list of texts, '' where there is none, got {str(captions)[:100]!r}")
+    if not _is_count(size, 2): raise ValueError(f"size: expected a whole number from 2, got {size!r}")
     captions = [caption for caption in captions if caption]
     texts = set(captions)
     if len(texts) > size:
@@ -938,6 +1090,7 @@ def read_vocabulary(
     path: str | os.PathLike, # a text file in UTF-8, one text a line
 ) -> list[str]: # without empty lines and repetitions
     "A vocabulary file. Raises `FileNotFoundError` where there is none, `ValueError` for fewer than two texts."
+    if not isinstance(path, (str, os.PathLike)): raise ValueError(f"vocabulary: expected a path, got {path!r}")
     if not Path(path).is_file(): raise FileNotFoundError(f"vocabulary: there is no file {str(path)!r}. Expected one text a line")
     texts = list(dict.fromkeys(filter(None, map(str.strip, Path(path).read_text(encoding="utf-8").splitlines()))))
     if len(texts) < 2: raise ValueError(f"vocabulary: {str(path)!r} has {len(texts)} texts. Expected two different ones or more, one a line")
@@ -970,7 +1123,9 @@ class TextInducedGuide(EmbeddingCache):
         progress: bool = True, # show a bar
     ) -> TextInducedGuide:
         "P(l|x) is the zero-shot posterior of a CLIP guide over the texts."
+        if not isinstance(guide, OpenCLIPGuide): raise TypeError(f"guide: expected an OpenCLIPGuide or CaptionGuide, which compares images with texts, got {type(guide).__name__}")
         texts = vocabulary(data.captions) if texts is None else texts
+        _check_texts(texts)
         if len(set(texts)) < 2: raise ValueError(f"texts: expected 2 different texts or more, got {texts}")
         cosines = guide.embed(data, batch_size, progress) @ guide.encode_text(texts).cpu().T
         rows = text_induced_embedding((guide.model.logit_scale.exp().cpu() * cosines).softmax(1))

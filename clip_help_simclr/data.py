@@ -208,6 +208,10 @@ class TensorSet(ImageSet):
         "The images of these numbers."
         return self.images.index_select(0, numbers.to(self.images.device))
 
+    def content(self, number: int) -> str:
+        "Digest of the pixels of one image."
+        return digest(self.images[number])
+
     def subset(
         self,
         numbers: Int64[Tensor, "m"], # positions in this data set; number numbers[i] becomes number i
@@ -1004,6 +1008,10 @@ class EncodedSet(ImageSet):
         shown = [] if (self.channels, self.background) == (3, "white") else [self.channels, self.background]
         facts = json.dumps([self.classes, self.captions, self.ids])
         return digest(self.size, self.labels, facts, *[_ends(self, number) for number in range(len(self))], *shown)
+
+    def content(self, number: int) -> str:
+        "Digest of what the pixels of one image are made from: as in `fingerprint`, but for the image alone."
+        return digest(self.size, self.channels, self.background, _ends(self, number))
 
     def read(self, numbers: Int64[Tensor, "b"]) -> tuple[UInt8[Tensor, "b channels size size"], dict[int, str]]:
         "Decode the images of these numbers: images on the CPU, black where one cannot be decoded; and why, by number."

@@ -11,6 +11,8 @@ import logging
 import math
 import os
 import re
+import shutil
+import sys
 import tempfile
 import time
 import warnings
@@ -50,6 +52,7 @@ class Guide:
     per_view: bool = False # whether `encode` works
     image_size: int | None = None # side in pixels that it looks at; larger images are scaled down to it, smaller ones up. None: it looks at none, or at any
     facts: dict = {} # what else there is to say of it, as JSON: weights, preprocessing, where captions came from
+    row_of: str = "data set" # what a row is made from: the image, the caption, or the whole data set. A cache keeps rows of the first two when a data set changes
 
     def encode(
         self,
@@ -205,7 +208,14 @@ def _finished(folder: Path, k: int, plan: dict) -> dict | None:
     return head if rows == min(plan["shard_rows"], plan["images"] - k * plan["shard_rows"]) else None
 
 # %% ../nbs/22_guides.ipynb #a3b1e106
-def _write_shard(folder: Path, k: int, plan: dict, rows: Tensor, ids: list[str], unreadable: dict[int, str]) -> None:
+def _contents(guide: Guide, data: Any, numbers: Int64[Tensor, "m"]) -> UInt8[Tensor, "m 16"] | None:
+    "Digests of what each row is made from. None where a row is made from more than its image or caption, or the data set cannot say."
+    if guide.row_of == "caption": texts = [digest(data.captions[i]) for i in numbers.tolist()]
+    elif guide.row_of == "image" and hasattr(data, "content"): texts = [data.content(i) for i in numbers.tolist()]
+    else: return None
+    return torch.frombuffer(bytearray.fromhex("".join(text[:32] for text in texts)), dtype=torch.uint8).view(-1, 16)
+
+def _write_shard(folder: Path, k: int, plan: dict, rows: Tensor, ids: list[str], unreadable: dict[int, str], contents: Tensor | None, step: int) -> None:
     "Write a shard in one piece."
     kept = rows.to(getattr(torch, plan["dtype"]))
     if kept.isinf().any(): raise ValueError(f"dtype: rows up to {rows.abs().nan_to_num().max():.3g} are too large for {plan['dtype']}. Use float32")
@@ -213,25 +223,78 @@ def _write_shard(folder: Path, k: int, plan: dict, rows: Tensor, ids: list[str],
     absent = {ids[i]: [k * plan["shard_rows"] + i, why] for i, why in unreadable.items()}
     head = dict(plan=plan, digest=digest(kept), ids_digest=digest(names), unreadable=absent)
     tensors = dict(rows=kept, ids=names)
+    if contents is not None:
+        head |= dict(contents_digest=digest(contents), step=step)
+        tensors |= dict(contents=contents)
     try:
         with atomic_path(_shard(folder, k)) as part: save_file(tensors, part, {"embedding_cache": json.dumps(head)})
     except (OSError, SafetensorError) as e:
         raise OSError(f"folder: cannot write {str(_shard(folder, k))!r} ({e}). The shards before it are whole: make room, then run the same again to go on from here") from e
 
-def _write_shards(folder: Path, todo: list[int], plan: dict, guide: Guide, data: Any, batch_size: int, workers: int | None, progress: bool) -> None:
+def _steps(guide: Guide, numbers: Int64[Tensor, "m"], batch_size: int) -> list[Int64[Tensor, "b"]]:
+    "Numbers of the images of each step. A model's rounding may depend on how many images come at once, so the last step is filled up with copies of its last image."
+    groups = list(numbers.split(batch_size)) if len(numbers) else []
+    if groups and guide.row_of == "image": groups[-1] = torch.cat([groups[-1], groups[-1][-1:].expand(batch_size - len(groups[-1]))])
+    return groups
+
+def _write_shards(
+    folder: Path, # of the cache
+    todo: list[int], # which shards
+    plan: dict, # of the cache
+    guide: Guide, # whose rows
+    data: Any, # of these images
+    batch_size: int, # images per step
+    workers: int | None, # loader processes
+    progress: bool, # show a bar
+    kept: _KeptRows | None = None, # rows that need not be made again
+) -> None:
     "Embed the images of some shards. Steps never straddle two shards, so a shard's rows do not depend on what was made before."
     height, ids = plan["shard_rows"], data.ids
     numbers = {k: torch.arange(k * height, min((k + 1) * height, len(data))) for k in todo}
-    steps = guide.rows_of(data, [group for k in todo for group in numbers[k].split(batch_size)], workers)
+    contents = {k: _contents(guide, data, numbers[k]) for k in todo}
+    old = {k: torch.full_like(numbers[k], -1) if kept is None else kept.find(contents[k]) for k in todo}
+    groups = {k: _steps(guide, numbers[k][old[k] < 0], batch_size) for k in todo}
+    steps = guide.rows_of(data, [group for k in todo for group in groups[k]], workers)
     with tqdm(total=sum(map(len, numbers.values())), unit=" images", unit_scale=True, desc=plan["guide"], disable=not progress) as bar:
         for k in todo:
-            rows, unreadable = [], {}
-            while sum(map(len, rows)) < len(numbers[k]):
+            made, unreadable = [], {}
+            for _ in groups[k]:
                 group, part, failures = next(steps)
-                rows.append(part)
+                made.append(part)
                 unreadable |= {i - k * height: why for i, why in failures.items()}
-                bar.update(len(group))
-            _write_shard(folder, k, plan, torch.cat(rows), [ids[i] for i in numbers[k].tolist()], unreadable)
+                bar.update(len(group.unique()))
+            rows = _joined(old[k], made, kept)
+            _write_shard(folder, k, plan, rows, [ids[i] for i in numbers[k].tolist()], unreadable, contents[k], batch_size)
+            bar.update(int((old[k] >= 0).sum()))
+
+def _joined(old: Int64[Tensor, "m"], made: list[Tensor], kept: _KeptRows | None) -> Float[Tensor, "m dim"]:
+    "The rows of a shard: those of an older cache, by their numbers in it, and where that is -1 those that were made."
+    new = old < 0
+    if new.all(): return torch.cat(made)[:len(old)]
+    before = kept.cache[old[~new]]
+    rows = before.new_empty(len(old), before.shape[1])
+    rows[~new] = before
+    if made: rows[new] = torch.cat(made)[:int(new.sum())]
+    return rows
+
+# %% ../nbs/22_guides.ipynb #9e4d2c11
+class _KeptRows:
+    "Rows of an older cache, found by what they were made from."
+    def __init__(self, cache: EmbeddingCache, contents: UInt8[Tensor, "n 16"]):
+        self.cache = cache
+        self.keys = contents.numpy().view(np.int64)  # (n, 2)
+        self.order = np.argsort(self.keys[:, 0], kind="stable")
+        absent = torch.zeros(len(cache), dtype=torch.bool)
+        absent[cache.missing] = True  # to be read again
+        self.absent = absent.numpy()
+
+    def find(self, contents: UInt8[Tensor, "m 16"]) -> Int64[Tensor, "m"]:
+        "For each digest the number of a row that was made from the same, or -1."
+        wanted = contents.contiguous().numpy().view(np.int64)
+        place = np.searchsorted(self.keys[self.order, 0], wanted[:, 0]).clip(max=len(self.order) - 1)
+        number = self.order[place]
+        same = (self.keys[number] == wanted).all(1) & ~self.absent[number]
+        return torch.from_numpy(np.where(same, number, -1))
 
 # %% ../nbs/22_guides.ipynb #bf3bd91f
 def _write_manifest(folder: Path, plan: dict, guide: Guide, data: Any) -> bool:
@@ -239,7 +302,7 @@ def _write_manifest(folder: Path, plan: dict, guide: Guide, data: Any) -> bool:
     heads = [_finished(folder, k, plan) for k in range(math.ceil(plan["images"] / plan["shard_rows"]))]
     if None in heads: return False
     with safe_open(_shard(folder, 0), "pt") as f: dim = f.get_slice("rows").get_shape()[1]
-    shards = [dict(file=_shard(folder, k).name, bytes=_shard(folder, k).stat().st_size, digest=head["digest"], ids_digest=head.get("ids_digest")) for k, head in enumerate(heads)]
+    shards = [dict(file=_shard(folder, k).name, bytes=_shard(folder, k).stat().st_size, digest=head["digest"], ids_digest=head.get("ids_digest"), contents_digest=head.get("contents_digest")) for k, head in enumerate(heads)]
     manifest = dict(
         format=_FORMAT, **plan, dim=dim, facts=guide.facts, data=getattr(data, "name", ""), size=getattr(data, "size", None), ids="tensor ids of each shard: a JSON list, in UTF-8", shards=shards,
         unreadable={name: found for head in heads for name, found in head["unreadable"].items()}, skipped=getattr(data, "skipped", {}),
@@ -279,7 +342,8 @@ def _check_manifest(folder: Path, manifest: dict) -> None:
     for k, shard in enumerate(shards):
         if not isinstance(shard, dict) or shard.get("file") != _shard(folder, k).name: fail("shards", f"{_shard(folder, k).name} as file number {k}")
         if not _is_count(shard.get("bytes")) or not isinstance(shard.get("digest"), str): fail("shards", "bytes and digest of each file")
-        if not isinstance(shard.get("ids_digest", ""), (str, type(None))): fail("shards", "ids_digest as text")
+        for name in ("ids_digest", "contents_digest"):
+            if not isinstance(shard.get(name, ""), (str, type(None))): fail("shards", f"{name} as text")
         if (folder / shard["file"]).is_symlink():
             if (folder / shard["file"]).resolve().parent != folder.resolve(): fail("shards", "files of this folder, not links out of it")
 
@@ -375,12 +439,12 @@ class _Checked(_Rows):
         if wanted != self.name: raise ValueError(f"guide: the cache holds rows of {self.name}, not of {wanted}. Build it anew with that guide")
 
     def verify(self) -> None:
-        "Read every shard and compare the digests of rows and ids. Raises `ValueError` that names the first shard that was changed."
+        "Read every shard and compare the digests of rows, ids and contents. Raises `ValueError` that names the first shard that was changed."
         for shard in self.manifest.get("shards", []):
             file = self.folder / shard["file"]
             try: tensors = load_file(file)
             except SafetensorError as e: raise ValueError(f"path: {str(file)!r} is truncated or corrupt ({e}). Remove it and {_MANIFEST}, and run `chs embed` again") from None
-            for name, wanted in (("rows", shard["digest"]), ("ids", shard.get("ids_digest"))):
+            for name, wanted in (("rows", shard["digest"]), ("ids", shard.get("ids_digest")), ("contents", shard.get("contents_digest"))):
                 if wanted is None: continue # caches of older versions kept no digest of ids
                 if name not in tensors or digest(tensors[name]) != wanted:
                     raise ValueError(f"path: the {name} in {str(file)!r} are not those that were written. Remove it and {_MANIFEST}, and run `chs embed` again")
@@ -418,16 +482,23 @@ class _Checked(_Rows):
         return json.loads(bytes(load_file(_shard(self.folder, shard))["ids"].numpy()))
 
 # %% ../nbs/22_guides.ipynb #3804b389
+def _ids_of(folder: Path, manifest: dict) -> list[str]:
+    "The ids of all images of a cache."
+    found = []
+    for shard in manifest["shards"]: found += json.loads(bytes(load_file(folder / shard["file"])["ids"].numpy()))
+    return found
+
+def _named(what: str, names: set[str]) -> list[str]:
+    "How many images are new, gone or changed, and some of them; nothing where there is none."
+    if not names: return []
+    return [f"{len(names)} {'image is' if len(names) == 1 else 'images are'} {what}: {', '.join(sorted(names)[:5])}{', …' if len(names) > 5 else ''}"]
+
 def _other_images(folder: Path, manifest: dict, data: Any) -> str:
     "Which images are new and which are gone, by id; for an error."
-    there = set()
-    try:
-        for shard in manifest["shards"]:
-            there.update(json.loads(bytes(load_file(folder / shard["file"])["ids"].numpy())))
+    try: there = set(_ids_of(folder, manifest))
     except (SafetensorError, KeyError, ValueError, TypeError): return ""
-    here, said = {data.ids[i] for i in range(len(data))}, []
-    for what, names in (("new", here - there), ("gone", there - here)):
-        if names: said.append(f"{len(names)} images are {what}: {', '.join(sorted(names)[:5])}{', …' if len(names) > 5 else ''}")
+    here = {data.ids[i] for i in range(len(data))}
+    said = [*_named("new", here - there), *_named("gone", there - here)]
     if not said and manifest["fingerprint"] != data.fingerprint: said = ["the names of the images are the same; their content, order, size, labels or captions changed"]
     return ". " + "; ".join(said) if said else ""
 
@@ -435,7 +506,84 @@ def _part() -> tuple[int, int]:
     "Which of how many processes this is, as accelerate and torchrun tell it."
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
+# %% ../nbs/22_guides.ipynb #9e4d2c12
+_UPDATE = ".update" # the folder, inside a cache's, in which its successor is made
+
+def _finish_update(folder: Path) -> None:
+    "Where a successor is whole, put it in the cache's place. Killed in between, the next call goes on."
+    staged = folder / _UPDATE
+    if not (staged / _MANIFEST).is_file(): return
+    manifest = json.loads((staged / _MANIFEST).read_text(encoding="utf-8"))
+    (folder / _MANIFEST).unlink(missing_ok=True)  # from here to the last line there is no cache that could be opened
+    names = {shard["file"] for shard in manifest["shards"]}
+    for name in sorted(names):
+        if (staged / name).is_file(): os.replace(staged / name, folder / name)
+    for path in folder.glob("rows-*.safetensors"):
+        if path.name not in names: path.unlink()
+    os.replace(staged / _MANIFEST, folder / _MANIFEST)
+    shutil.rmtree(staged)
+
+def _update(folder: Path, there: dict, plan: dict, guide: Guide, data: Any, batch_size: int, workers: int | None, progress: bool) -> None:
+    "Make the cache of a data set that has changed, keeping the rows that have not. Raises `ValueError` where the folder holds something else."
+    same = {name: plan[name] for name in ("guide", "dtype", "shard_rows")}
+    contents = _old_contents(folder, there, batch_size)
+    if contents is None or any(there.get(name) != value for name, value in same.items()) or guide.row_of == "data set":
+        try: _same_plan(folder, there, plan)
+        except ValueError as e: raise ValueError(f"{e}{_other_images(folder, there, data)}") from None
+    if _part()[1] > 1: raise ValueError(f"folder: the data set has changed since the cache in {str(folder)!r} was made{_other_images(folder, there, data)}. Bring it up to date in one process")
+    kept = _KeptRows(EmbeddingCache.load(folder), contents)
+    old = kept.find(_contents(guide, data, torch.arange(len(data))))
+    again = (old >= 0).nonzero()[:, 0][:batch_size]
+    if len(again) and not _repeats(guide, data, again, kept.cache[old[again]], plan["dtype"], batch_size, workers):
+        warnings.warn(f"folder: this machine does not repeat the rows in {str(folder)!r} to the last bit (another processor, or number of threads?). All of them are made anew", stacklevel=3)
+        kept, old = None, torch.full_like(old, -1)
+    if progress: tqdm.write(_what_changed(folder, there, data, old), file=sys.stderr)
+    (folder / _UPDATE).mkdir(exist_ok=True)
+    _drop_other_plans(folder / _UPDATE, plan)
+    _make_shards(folder / _UPDATE, plan, guide, data, batch_size, workers, progress, kept)
+    _finish_update(folder)
+
+def _old_contents(folder: Path, manifest: dict, batch_size: int) -> UInt8[Tensor, "n 16"] | None:
+    "What the rows of a cache were made from; None where an older version of this package, or steps of another size, made it."
+    found = []
+    for shard in manifest["shards"]:
+        if not shard.get("contents_digest"): return None
+        if _header(folder / shard["file"], "embedding_cache", *_CACHE).get("step") != batch_size: return None
+        contents = load_file(folder / shard["file"]).get("contents")
+        if contents is None or digest(contents) != shard["contents_digest"]: return None
+        found.append(contents)
+    return torch.cat(found)
+
+def _repeats(guide: Guide, data: Any, numbers: Tensor, rows: Tensor, dtype: str, batch_size: int, workers: int | None) -> bool:
+    "Whether these images get the rows that they had, to the last bit."
+    steps = list(guide.rows_of(data, _steps(guide, numbers, batch_size), workers))
+    again = torch.cat([part for _, part, _ in steps])[:len(numbers)]
+    return torch.equal(again.to(getattr(torch, dtype)).float(), rows)
+
+def _what_changed(folder: Path, there: dict, data: Any, old: Int64[Tensor, "n"]) -> str:
+    "New, gone and changed images, and how many rows are kept."
+    before, now = set(_ids_of(folder, there)), {data.ids[i] for i in range(len(data))}
+    unknown = {data.ids[i] for i in (old < 0).nonzero()[:, 0].tolist()}
+    said = [*_named("new", unknown - before), *_named("gone", before - now), *_named("changed", unknown & before)]
+    return f"{folder}: {'; '.join(said) or 'labels, captions, names or order changed'}. {int((old >= 0).sum())} rows are kept, {int((old < 0).sum())} are made"
+
+def _drop_other_plans(staged: Path, plan: dict) -> None:
+    "Remove what an update for another state of the data set has left."
+    for path in staged.glob("rows-*.safetensors"):
+        try: other = _header(path, "embedding_cache", *_CACHE)["plan"] != plan
+        except (ValueError, KeyError): other = True
+        if other: path.unlink()
+
 # %% ../nbs/22_guides.ipynb #b132a3c9
+def _make_shards(folder: Path, plan: dict, guide: Guide, data: Any, batch_size: int, workers: int | None, progress: bool, kept: _KeptRows | None = None) -> bool:
+    "Make what is missing of a cache, or of this process's share. Whether it is finished now."
+    rank, processes = _part()
+    mine = range(rank, math.ceil(plan["images"] / plan["shard_rows"]), processes)
+    remove_leftovers(folder)
+    todo = [k for k in mine if _finished(folder, k, plan) is None]
+    _write_shards(folder, todo, plan, guide, data, batch_size, workers, progress and rank == 0, kept)
+    return _write_manifest(folder, plan, guide, data)
+
 class EmbeddingCache(_Checked):
     "Guide rows of one data set, in memory or in a folder. `cache[numbers]` looks up. It is a table guide itself."
     @classmethod
@@ -450,7 +598,8 @@ class EmbeddingCache(_Checked):
         workers: int | None = None, # loader processes, where images must be decoded; None: one a core, at most 8
         progress: bool = True, # show a bar with images/s and the time left
     ) -> EmbeddingCache | None: # None where other processes still have shards to make
-        """Embed a data set. With a folder: goes on where a killed run was; in several processes (accelerate launch, torchrun) each makes its share of the shards; a finished cache is opened.
+        """Embed a data set. With a folder: goes on where a killed run was; in several processes (accelerate launch, torchrun) each makes its share of the shards; a finished cache is opened,
+        and brought up to date where the data set has changed since: rows of unchanged images (or captions) are kept, and the bytes are those of a cache that is made anew.
 
         Raises `ValueError` where the folder holds another cache, `OSError` where it cannot be written."""
         if not isinstance(guide, Guide): raise ValueError(f"guide: expected a guide, such as OpenCLIPGuide, got {type(guide).__name__}")
@@ -461,17 +610,11 @@ class EmbeddingCache(_Checked):
         if folder is None: return EmbeddingCache(guide.embed(data, batch_size, progress), guide.name, data.fingerprint)
         if not len(data): raise ValueError("data: there are no images to embed")
         folder, plan = Path(folder), _plan(guide, data, dtype, shard_rows)
+        _finish_update(folder)
         if (folder / _MANIFEST).is_file():
             there = _read_manifest(folder)
-            try: _same_plan(folder, there, plan)
-            except ValueError as e: raise ValueError(f"{e}{_other_images(folder, there, data)}") from None
-        else:
-            rank, processes = _part()
-            mine = range(rank, math.ceil(len(data) / shard_rows), processes)
-            remove_leftovers(folder)
-            todo = [k for k in mine if _finished(folder, k, plan) is None]
-            _write_shards(folder, todo, plan, guide, data, batch_size, workers, progress and rank == 0)
-            if not _write_manifest(folder, plan, guide, data): return None
+            if any(there.get(name) != plan[name] for name in plan): _update(folder, there, plan, guide, data, batch_size, workers, progress)
+        elif not _make_shards(folder, plan, guide, data, batch_size, workers, progress): return None
         return EmbeddingCache.load(folder)
 
     @classmethod
@@ -761,7 +904,7 @@ def _parse_open_clip(text: str) -> tuple[str, str | None, str | None]:
 # %% ../nbs/22_guides.ipynb #27a1d788
 class OpenCLIPGuide(Guide):
     "An open_clip model as a guide: images in [0, 1] of any size to unit rows, in eval mode, without gradients."
-    per_view = True
+    per_view, row_of = True, "image"
 
     def __init__(
         self,
@@ -1052,6 +1195,8 @@ class CaptionGuide(OpenCLIPGuide):
 # %% ../nbs/22_guides.ipynb #3afcf79c
 class TextTowerGuide(Guide):
     "An image is what its caption says: rows of a CLIP model's text tower."
+    row_of = "caption"
+
     def __init__(
         self,
         guide: OpenCLIPGuide, # whose text tower to use

@@ -60,17 +60,10 @@ def _is_share(text: str) -> bool:
     except ValueError: return False
 
 # %% ../nbs/35_demo.ipynb #8f0f23ec
-def _open_clip(rest: str, device: str) -> OpenCLIPGuide:
-    "The open_clip model that stands behind the colon."
-    if hasattr(OpenCLIPGuide, "from_spec"): return OpenCLIPGuide.from_spec(rest, device=device)
-    model, _, pretrained = rest.partition("/")
-    if not pretrained: raise ValueError(f"guide: expected MODEL/PRETRAINED, such as ViT-B-32/openai or ViT-B-32/weights.safetensors, got {rest!r}")
-    return OpenCLIPGuide(model, pretrained, device=device)
-
 def _foundation(spec: str, device: str) -> Guide | None:
     "What a guide stands on that needs no data; None where there is no such thing."
     kind, rest = guide_kind(spec)
-    if kind in ("openclip", "texts", "induced") and rest: return _open_clip(rest, device)
+    if kind in ("openclip", "texts", "induced") and rest: return OpenCLIPGuide.from_spec(rest, device)
     if kind == "captions" and rest: return CaptionGuide.load(rest, device)
     if kind == "cache": return EmbeddingCache.load(rest)
     return None
@@ -78,8 +71,7 @@ def _foundation(spec: str, device: str) -> Guide | None:
 def _wanted_size(spec: str, foundation: Guide | None) -> int | None:
     "The side of the images, in pixels, that a guide needs; None where any will do, or nothing is known."
     if foundation is None or guide_kind(spec)[0] == "texts": return None  # a text tower looks at captions
-    if isinstance(foundation, EmbeddingCache): return (foundation.manifest or {}).get("size")
-    return getattr(foundation, "image_size", None)
+    return foundation.image_size
 
 def make_guide(
     spec: str, # see the table above

@@ -39,7 +39,7 @@ from tqdm.auto import tqdm
 
 from .core import atomic_path, digest, generator, pick_device, real_number, remove_leftovers, whole_number, write_atomic
 from .encoders import no_vain_retries
-from .unification import text_induced_embedding
+
 
 # %% auto #0
 __all__ = ['Guide', 'LabelGuide', 'EmbeddingCache', 'clip_retrieval_cache', 'ClipSettings', 'clip_settings', 'OpenCLIPGuide',
@@ -1255,6 +1255,7 @@ class TextInducedGuide(EmbeddingCache):
         if not column: raise ValueError(f"data: none of {len(data)} images has a caption. Use a data set with captions, or another guide")
         where = torch.tensor([(i, column[w], n) for i, counts in enumerate(words) for w, n in counts.items()])
         counts = torch.zeros(len(data), len(column)).index_put((where[:, 0], where[:, 1]), where[:, 2].float())
+        from clip_help_simclr.unification import text_induced_embedding  # with it comes scipy.sparse, which costs half a second
         rows = text_induced_embedding(counts / counts.sum(1, keepdim=True).clamp(min=1))
         return cls(rows, f"text-induced:captions:{digest(rows)[:8]}", data.fingerprint)
 
@@ -1273,5 +1274,6 @@ class TextInducedGuide(EmbeddingCache):
         _check_texts(texts)
         if len(set(texts)) < 2: raise ValueError(f"texts: expected 2 different texts or more, got {texts}")
         cosines = guide.embed(data, batch_size, progress) @ guide.encode_text(texts).cpu().T
+        from clip_help_simclr.unification import text_induced_embedding
         rows = text_induced_embedding((guide.model.logit_scale.exp().cpu() * cosines).softmax(1))
         return cls(rows, f"text-induced:{guide.name}:{digest(*texts)[:8]}", data.fingerprint)

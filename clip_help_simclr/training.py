@@ -22,10 +22,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -34,7 +33,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .audit import edited_pairs
 from .augment import SimCLRViews, resize
 from .core import Interrupted, digest, digest_tensors, generator, part_folder, pick, pick_device
 from .core import real_number, remove_leftovers, save_record, save_tensors, sole_owner
@@ -44,6 +42,8 @@ from .encoders import Projector, build_encoder
 from .guides import EmbeddingCache, Guide
 from .losses import DecoupledNTXent, NTXent
 from .resampling import PairGraph, Resampler, parse_strategy
+
+if TYPE_CHECKING: import pandas as pd  # imported where it is used: `chs pretrain --help` needs none of it
 
 # %% auto #0
 __all__ = ['PretrainConfig', 'build_optimizer', 'warmup_cosine', 'pick_precision', 'SimCLRModel', 'build_model',
@@ -484,11 +484,18 @@ def _guidance(strategy: Resampler, guide: Guide | None, data: ImageSet, device: 
     cache = guide if isinstance(guide, EmbeddingCache) else EmbeddingCache.build(guide, data, progress=progress)
     cache.check(data)
     usable = everything[~torch.isin(everything, cache.missing)]
-    neighbours = cache.neighbours(1, device=str(device), progress=progress)[0][:, 0].cpu() if strategy.needs_neighbours else None
+    neighbours = _nearest_images(cache, device, progress) if strategy.needs_neighbours else None
     if strategy.needs_per_view: return _Guidance(lambda numbers, views: guide.encode(views), usable, neighbours)
     unknown = _unknown(cache, usable)
     if device.type != "cpu" and _fits(device, 4 * cache.rows.shape[0] * cache.rows.shape[1]): cache = cache.to(device)
     return _Guidance(lambda numbers, views: cache[numbers].to(device, non_blocking=True), usable, neighbours, unknown=unknown)
+
+def _nearest_images(cache: EmbeddingCache, device: torch.device, progress: bool) -> Int64[Tensor, "n"]:
+    "For each image the nearest other one of the data set; the image itself where that has a similarity of 0, of which nothing follows."
+    numbers, cosines = cache.neighbours(1, device=str(device), progress=progress)
+    numbers, cosines = numbers[:, 0].cpu(), cosines[:, 0].cpu()
+    itself = torch.arange(len(numbers))
+    return torch.where(cosines == 0, itself, numbers)
 
 def _fits(device: torch.device, size: int) -> bool:
     "Do so many bytes take at most a quarter of what a GPU has free?"
@@ -607,6 +614,7 @@ def measure(
     dropped = 0.0
     if guide is not None and strategy is not None:
         before = PairGraph.from_views(n, views, guide, device=z.device)
+        from clip_help_simclr.audit import edited_pairs  # with it come pandas and scipy, which most uses of this module do not need
         edits = edited_pairs(before, strategy(before))
         dropped = (len(edits["dropped positives"]) + len(edits["dropped negatives"])) / (n * (n - 1))
     return dict(positive=positive, negative=s[~same].mean().item() if m > 1 else 0.0, alignment=2 - 2 * positive, uniformity=uniformity,
@@ -653,6 +661,7 @@ class Clock:
 
     def table(self) -> pd.DataFrame: # a row a part: milliseconds a step, share of the total
         "What was measured."
+        import pandas as pd
         table = pd.DataFrame(dict(milliseconds=pd.Series(self.seconds, dtype=float) * 1000 / max(1, self.steps)))
         return table.assign(share=table.milliseconds / table.milliseconds.sum())
 
@@ -677,6 +686,7 @@ def plot_curves(
 ):
     "Loss, learning rate and the measures against epochs. Returns the figure."
     import matplotlib.pyplot as plt
+    import pandas as pd
     table = pd.DataFrame(history).set_index("epoch")
     panels = {"training loss": ["loss"], "learning rate": ["lr"], "cosine similarity": ["positive", "negative"], "uniformity": ["uniformity"],
               "effective rank": ["effective_rank"], "pairs dropped": ["dropped"], "neighbours right": ["knn"], "images/s": ["images_per_second"]}
@@ -904,6 +914,7 @@ def _one_epoch(run: _Run, bar: tqdm, seen: list) -> None:
 # %% ../nbs/33_training.ipynb #312e75c5
 def _end_epoch(run: _Run, epoch: int, speed: float) -> None:
     "Make the epoch's entry in the history."
+    import pandas as pd
     if not run.losses: raise ValueError(f"data: of no batch of epoch {epoch} could two images be read. Check the files of {run.source.name}")
     entry = dict(epoch=epoch, loss=torch.stack(run.losses).cpu().double().mean().item(), lr=run.optimizer.param_groups[0]["lr"])
     if run.accelerator.is_main_process:

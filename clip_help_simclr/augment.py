@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from .core import real_number, whole_number
+
 # %% auto #0
 __all__ = ['crop_resize', 'resize', 'grayscale', 'adjust_brightness', 'adjust_contrast', 'adjust_saturation', 'adjust_hue',
            'color_jitter', 'gaussian_blur', 'crop_boxes', 'ViewParameters', 'render_views', 'SimCLRViews']
@@ -56,15 +58,26 @@ def crop_resize(
     if height != width: rows, columns = rows[:, :, :height], columns[:, :, :width]
     rows.mul_(gain)
     x = images.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format) # with the colours inside the rows, one product mixes the rows of all three
-    x = torch.bmm(x.flatten(1, 2), columns.transpose(1, 2)).view(len(x), -1, 3 * size)
-    return torch.bmm(rows, x).view(-1, size, 3, size).transpose(1, 2).contiguous()
+    channels = images.shape[1]
+    x = torch.bmm(x.flatten(1, 2), columns.transpose(1, 2)).view(len(x), -1, channels * size)
+    return torch.bmm(rows, x).view(-1, size, channels, size).transpose(1, 2).contiguous()
 
 # %% ../nbs/31_augment.ipynb #e709710d
+def _check_images(images: Tensor) -> None:
+    "Raises `TypeError` for what is no tensor, `ValueError` for a tensor that holds no images."
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images: expected a tensor (batch, 3, height, width), got {type(images).__name__}. Convert it: torch.from_numpy(array), torch.stack(list)")
+    if images.ndim != 4 or images.shape[1] not in (1, 3, 4) or not (images.dtype == torch.uint8 or images.is_floating_point()):
+        raise ValueError(f"images: {images.dtype} of shape {tuple(images.shape)}. Give uint8, or float in [0, 1], of shape (batch, 3, height, width), or with one or four channels")
+    if 0 in images.shape[2:]: raise ValueError(f"images: of shape {tuple(images.shape)}, without a pixel. Give images of one pixel or more")
+
 def resize(
     images: UInt8[Tensor, "n 3 height width"] | Float[Tensor, "n 3 height width"], # uint8, or float in [0, 1]
     size: int, # height and width of the output, in pixels
 ) -> Float[Tensor, "n 3 size size"]: # in [0, 1]
-    "Resize whole images (bilinear, antialiased); nothing is drawn at random."
+    "Resize whole images (bilinear, antialiased), of one, three or four channels; nothing is drawn at random. Raises as `render_views` does."
+    _check_images(images)
+    size = whole_number("size", size, 1, 65_536)
     return crop_resize(images, torch.tensor([[0, 0, *images.shape[2:]]]).expand(len(images), 4), size).clamp_(0, 1)
 
 # %% ../nbs/31_augment.ipynb #4d78d3b7
@@ -145,7 +158,7 @@ def _turn_hue(
     v, m = r.maximum(g).maximum(b), r.minimum(g).minimum(b)
     hue = (g + b).sub_(r).add_(v).sub_(m, alpha=2).copysign_(g - b)
     c = v.sub_(m)
-    y = hue.div_(c.clamp_min(1e-20))[:, None] + shifts
+    y = hue.div_(c.clamp_min(max(1e-20, torch.finfo(c.dtype).tiny)))[:, None] + shifts  # grey pixels: 0 / 0 would be NaN
     y.abs_().sub_(3).abs_().clamp_(1, 2)
     return torch.addcmul(m.sub_(c)[:, None], c[:, None], y, out=y)
 
@@ -153,22 +166,25 @@ def _turn_hue(
 def _jitter_coefficients(
     factors: Float[Tensor, "n 4"], # brightness, contrast, saturation, hue
     order: Int[Tensor, "n 4"], # a permutation of 0 to 3
-) -> tuple[Float[Tensor, "n 4 3 3"], Float[Tensor, "n 4"], Float[Tensor, "n 3 1 1"]]:
+    grey: bool = False, # for images of one channel, which have no saturation and no hue
+) -> tuple[Float[Tensor, "n 4 c c"], Float[Tensor, "n 4"], Float[Tensor, "n 3 1 1"]]: # c = 3, or 1 where grey
     "Matrix and shade of `_blend` for each step, and the shifts of hue."
     factor = factors.gather(1, order)
-    return _mix(factor, order == 2), (1 - factor) * (order == 1), _hue_shifts(factors[:, 3])
+    matrix = factor.masked_fill(order == 2, 1)[..., None, None] if grey else _mix(factor, order == 2)
+    return matrix, (1 - factor) * (order == 1), _hue_shifts(factors[:, 3])
 
 def _jitter(
-    images: Float[Tensor, "n 3 height width"], # in [0, 1]
-    matrix: Float[Tensor, "n 4 3 3"], # from `_jitter_coefficients`, like the next two
+    images: Float[Tensor, "n c height width"], # in [0, 1]; colours, or one channel of grey
+    matrix: Float[Tensor, "n 4 c c"], # from `_jitter_coefficients`, like the next two
     shade: Float[Tensor, "n 4"], # used at the steps that are not hue
     shifts: Float[Tensor, "n 3 1 1"], # of hue
-    luma: Float[Tensor, "3"], # the grey weights
+    luma: Float[Tensor, "c"], # the grey weights
     turn: int, # the step at which hue comes, for all of these images
-) -> Float[Tensor, "n 3 height width"]:
+) -> Float[Tensor, "n c height width"]:
     "Colour jitter of images whose hue has the same turn."
     for step in range(4):
-        images = _turn_hue(images, shifts) if step == turn else _blend(images, matrix[:, step], shade[:, step], luma)
+        if step != turn: images = _blend(images, matrix[:, step], shade[:, step], luma)
+        elif images.shape[1] == 3: images = _turn_hue(images, shifts)
     return images
 
 def color_jitter(
@@ -197,7 +213,7 @@ def gaussian_blur(
     band = F.threshold(band / band.sum(1, keepdim=True), 1e-20, 0) # a narrow Gaussian's tails are denormal numbers, which processors multiply ten times slower
     x = F.pad(F.pad(images, (r, r, r, r), mode="reflect"), (0, -width % block, 0, -height % block))
     x = x.unfold(3, block + 2 * r, block)
-    x = torch.bmm(x.reshape(n, -1, block + 2 * r), band).view(n, 3, x.shape[2], -1)
+    x = torch.bmm(x.reshape(n, -1, block + 2 * r), band).view(n, images.shape[1], x.shape[2], -1)
     x = torch.matmul(band.transpose(1, 2)[:, None, None], x.unfold(2, block + 2 * r, block).transpose(3, 4))
     return x.flatten(2, 3)[:, :, :height, :width]
 
@@ -272,26 +288,35 @@ def _where(
         images[rows] = transform(images[rows], *parameters)
     return images
 
+def _recoloured(images: Float[Tensor, "n c size size"], change: Callable) -> Float[Tensor, "n c size size"]:
+    "Change the colours, and leave a fourth channel as it is."
+    if images.shape[1] < 4: return change(images)
+    return torch.cat([change(images[:, :3].contiguous()), images[:, 3:]], 1)
+
 def _render(
-    images: UInt8[Tensor, "b 3 height width"] | Float[Tensor, "b 3 height width"], # the sources
+    images: UInt8[Tensor, "b c height width"] | Float[Tensor, "b c height width"], # the sources
     p: ViewParameters, # of n views
     size: int, # of the views, in pixels
-) -> Float[Tensor, "n 3 size size"]:
+) -> Float[Tensor, "n c size size"]:
     "What `render_views` does, once its arguments are checked."
-    device, dtype = images.device, images.dtype if images.is_floating_point() else torch.float32
-    out = torch.empty(len(p.box), 3, size, size, device=device, dtype=dtype)
-    most = max(1, (400_000 if device.type == "cpu" else 2 ** 26) // (3 * size * size))
+    device, channels, given = images.device, images.shape[1], images.dtype
+    dtype = torch.promote_types(given, torch.float32) if images.is_floating_point() else torch.float32
+    if images.is_floating_point(): images = images.to(dtype)  # half precision is too coarse for quotients of small differences
+    out = torch.empty(len(p.box), channels, size, size, device=device, dtype=given if images.is_floating_point() else dtype)
+    most = max(1, (400_000 if device.type == "cpu" else 2 ** 26) // (channels * size * size))
     turns = torch.where(p.jitter, (p.order == 3).int().argmax(1), 4)
     order = (2 * turns + p.gray).argsort() # turn by turn, and within a turn the grey views last
     p, place, ends = p[order], order.to(device), turns.bincount(minlength=5).cumsum(0).tolist()
-    source, luma = place % len(images), torch.tensor(_LUMA, device=device, dtype=dtype)
-    coefficients, gray, blurred = [c.to(device, dtype) for c in _jitter_coefficients(p.factors, p.order)], p.gray.tolist(), bool(p.sigma.any())
+    source, luma = place % len(images), torch.tensor(_LUMA if channels > 1 else (1.0,), device=device, dtype=dtype)
+    coefficients = [c.to(device, dtype) for c in _jitter_coefficients(p.factors, p.order, grey=channels == 1)]
+    gray, blurred = p.gray.tolist(), bool(p.sigma.any())
     for turn, (start, end) in enumerate(zip([0, *ends], ends)):
         for rows in [slice(first, min(first + most, end)) for first in range(start, end, most)]:
             q = p[rows]
             x = crop_resize(images.index_select(0, source[rows]), q.box, size, q.flip)
-            if turn < 4: x = _jitter(x, *[c[rows] for c in coefficients], luma, turn)
-            if grays := sum(gray[rows]): x[-grays:] = grayscale(x[-grays:])
+            if turn < 4: x = _recoloured(x, lambda colours: _jitter(colours, *[c[rows] for c in coefficients], luma, turn))
+            grays = sum(gray[rows]) if channels > 1 else 0
+            if grays: x[-grays:] = _recoloured(x[-grays:], grayscale)
             if blurred: x = _where(x, q.sigma > 0, gaussian_blur, q.sigma, size // 10 // 2 * 2 + 1)
             out[place[rows]] = x.clamp_(0, 1) # weights that sum to 1 stray from it by a rounding
     return out
@@ -299,14 +324,15 @@ def _render(
 # %% ../nbs/31_augment.ipynb #7f85a295
 @torch.no_grad()
 def render_views(
-    images: UInt8[Tensor, "b 3 height width"] | Float[Tensor, "b 3 height width"], # uint8, or float in [0, 1]
+    images: UInt8[Tensor, "b c height width"] | Float[Tensor, "b c height width"], # uint8, or float in [0, 1]; c = 1, 3 or 4 channels
     parameters: ViewParameters, # of n views, n a multiple of b: view k of image i is row k·b + i
     size: int, # height and width of a view, in pixels; the blur's kernel is a tenth of it
-) -> Float[Tensor, "n 3 size size"]: # in [0, 1], on the images' device
-    "Make the views that these parameters describe. Raises `ValueError` for images of another shape, type or range."
-    if images.ndim != 4 or images.shape[1] != 3 or not (images.dtype == torch.uint8 or images.is_floating_point()):
-        raise ValueError(f"images: {images.dtype} of shape {tuple(images.shape)}. Give uint8, or float in [0, 1], of shape (batch, 3, height, width)")
-    if images.is_floating_point() and len(images) and not -1e-3 <= (range := images.aminmax())[0] <= range[1] <= 1.001:
+) -> Float[Tensor, "n c size size"]: # in [0, 1], on the images' device
+    """Make the views that these parameters describe. A grey image (one channel) has brightness and contrast, but no saturation, hue or grey view; of four channels the first three are colours, and the last is cropped, mirrored and blurred only.
+
+    Raises `TypeError` for what is no tensor, `ValueError` for images of another shape, type or range."""
+    _check_images(images)
+    if images.is_floating_point() and images.numel() and not -1e-3 <= (range := images.aminmax())[0] <= range[1] <= 1.001:
         raise ValueError(f"images: values from {range[0]:.3g} to {range[1]:.3g}. Float images are to be in [0, 1]: divide by 255, or undo the normalization")
     with torch.autocast(images.device.type, enabled=False): return _render(images, parameters, size)
 
@@ -323,12 +349,14 @@ class SimCLRViews:
     blur: float | None = None # probability of a blur; None: 0 up to 64 pixels, else 0.5
 
     def __post_init__(self):
+        object.__setattr__(self, "size", whole_number("size", self.size, 1, 65_536))
         for name, small, large in (("strength", 0.5, 1.0), ("blur", 0.0, 0.5)):
             if getattr(self, name) is None: object.__setattr__(self, name, small if self.size <= 64 else large)
         for name, top in dict(flip=1, jitter=1, gray=1, blur=1, strength=2.5).items(): # 2.5 turns hue by half a turn
-            if not 0 <= getattr(self, name) <= top: raise ValueError(f"{name}: {getattr(self, name)}. Give a number from 0 to {top}")
+            real_number(name, getattr(self, name), low=0, high=top)
+        if not isinstance(self.crop_scale, (tuple, list)) or len(self.crop_scale) != 2: raise ValueError(f"crop_scale: {self.crop_scale!r}. Give (smallest, largest), two shares of the image's area")
         object.__setattr__(self, "crop_scale", tuple(self.crop_scale)) # JSON has only lists
-        low, high = self.crop_scale
+        low, high = (real_number("crop_scale", share) for share in self.crop_scale)
         if not 0 < low <= high <= 1: raise ValueError(f"crop_scale: {self.crop_scale}. Give (smallest, largest) with 0 < smallest <= largest <= 1")
 
     def parameters(
@@ -349,6 +377,9 @@ class SimCLRViews:
         among: tuple[int, int] | None = None, # (start, total): these are images start, start + 1, … of a batch of `total`, and get the views that they have in it
     ) -> Float[Tensor, "n 3 size size"]: # n = views·b, in [0, 1], float32 for uint8 images
         "Random views, view-major: row k·b + i is view k of image i. Raises `ValueError` as `render_views` does, and where `among` has no room for the images."
+        _check_images(images)
+        views = whole_number("views", views, 1, 1000)
+        if not isinstance(generator, torch.Generator): raise TypeError(f"generator: expected a torch.Generator, such as core.generator(0), got {type(generator).__name__}")
         start, total = among or (0, len(images))
         if not 0 <= start <= total - len(images):
             raise ValueError(f"among: {among} for {len(images)} images. Give (number of the first, images in the whole batch), with room for all of them")

@@ -318,7 +318,7 @@ def _render(
             grays = sum(gray[rows]) if channels > 1 else 0
             if grays: x[-grays:] = _recoloured(x[-grays:], grayscale)
             if blurred: x = _where(x, q.sigma > 0, gaussian_blur, q.sigma, size // 10 // 2 * 2 + 1)
-            out[place[rows]] = x.clamp_(0, 1) # weights that sum to 1 stray from it by a rounding
+            out[place[rows]] = x.clamp_(0, 1).to(out.dtype) # weights that sum to 1 stray from it by a rounding
     return out
 
 # %% ../nbs/31_augment.ipynb #7f85a295

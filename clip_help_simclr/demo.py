@@ -25,7 +25,7 @@ from .augment import SimCLRViews
 from .cli import about, demo
 from .core import digest, generator, pick, pick_device, plot_theme, save_record, write_atomic
 from .data import ImageSet, Splits, captions_from_labels, load_data
-from .evaluation import encode, few_shot_probe, knn_accuracy, linear_probe
+from .evaluation import encode, few_shot_probe, knn_accuracy, linear_probe, usable_labels
 from .guides import CaptionGuide, EmbeddingCache, Guide, LabelGuide, OpenCLIPGuide, TextInducedGuide, TextTowerGuide, clip_retrieval_cache, read_vocabulary
 from .resampling import STRATEGIES, PairGraph
 from .training import PretrainConfig, SelfGuide, build_model, checkpoints, pretrain
@@ -161,10 +161,9 @@ def probe_features(
     few = few_shot_probe(train_x, train_y, test_x, test_y, seed=seed)
     linear = linear_probe(train_x, train_y, test_x, test_y, seed=seed)
     knn = knn_accuracy(train_x, train_y, test_x, test_y, k=20)
-    found = dict(validation=100 * linear.validation_accuracy, linear=100 * linear.accuracy)
-    per_class = getattr(linear, "mean_per_class", None)
-    if per_class is not None: found["per_class"] = 100 * per_class
-    return found | dict(few_shot=100 * few.accuracy, knn=100 * knn)
+    return dict(
+        validation=100 * linear.validation_accuracy, linear=100 * linear.accuracy, per_class=100 * linear.mean_per_class,
+        few_shot=100 * few.accuracy, knn=100 * knn)
 
 def probe_encoder(
     encoder: torch.nn.Module, # images to features
@@ -174,7 +173,7 @@ def probe_encoder(
 ) -> dict[str, float]: # as `probe_features` gives them
     "The accuracies of an encoder's features."
     train_x, test_x = (encode(encoder.to(device), data) for data in splits)
-    return probe_features(train_x, splits.train.labels, test_x, splits.test.labels, seed)
+    return probe_features(train_x, usable_labels(splits.train), test_x, usable_labels(splits.test), seed)
 
 # %% ../nbs/35_demo.ipynb #41256dcf
 _IMAGES = 36_000  # images that a demo run sees by default, views not counted: about 15 seconds on two cores
@@ -412,7 +411,7 @@ def plot_maps(
     fig, axes = plt.subplots(-(-len(encoders) // columns), columns, figsize=(2.7 * columns, 2.8 * -(-len(encoders) // columns)), squeeze=False)
     for ax in axes.flat: ax.axis("off")
     for ax, (row, encoder) in zip(axes.flat, encoders.items()):
-        features = torch.nn.functional.normalize(encode(encoder.to(device), shown), dim=1).numpy()
+        features = torch.nn.functional.normalize(encode(encoder.to(device), shown), dim=1).nan_to_num().numpy()  # black, like an image that cannot be read
         xy = TSNE(init="pca", perplexity=min(30, (len(shown) - 1) / 3), random_state=0).fit_transform(features)
         sns.scatterplot(x=xy[:, 0], y=xy[:, 1], hue=[data.classes[y] for y in shown.labels.tolist()], hue_order=data.classes, palette="tab10" if len(data.classes) <= 10 else "husl",
                         s=9, linewidth=0, ax=ax, legend=ax is axes.flat[0])

@@ -5,6 +5,7 @@
 # %% ../nbs/34_evaluation.ipynb #8d1df97f
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -19,13 +20,13 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .augment import SimCLRViews, resize
-from .core import generator, pick
+from .core import generator, pick, real_number, whole_number
 from .data import ImageSet, batches
 
 # %% auto #0
-__all__ = ['encode', 'Interval', 'bootstrap_interval', 'paired_difference', 'seed_interval', 'ProbeResult', 'linear_probe',
-           'SGDProbeResult', 'sgd_probe', 'transfer', 'FewShotResult', 'few_shot_probe', 'knn_predict', 'knn_accuracy',
-           'alignment', 'uniformity', 'effective_rank']
+__all__ = ['encode', 'usable_labels', 'Interval', 'bootstrap_interval', 'paired_difference', 'seed_interval', 'mean_per_class',
+           'ProbeResult', 'linear_probe', 'SGDProbeResult', 'sgd_probe', 'transfer', 'FewShotResult', 'few_shot_probe',
+           'knn_predict', 'knn_accuracy', 'alignment', 'uniformity', 'effective_rank']
 
 # %% ../nbs/34_evaluation.ipynb #149ea5a4
 @contextmanager
@@ -54,23 +55,48 @@ def encode(
     workers: int | None = None, # loader processes for images in files; None: one a core, at most 8
     gather: bool = True, # where `torch.distributed` runs, each process encodes its share and gets all features, so all must call; False: this process works alone
 ) -> Float[Tensor, "n d"]: # features of all images in their order; float32, on the CPU
-    "Features of a whole data set from a frozen encoder. Raises `ValueError` for a precision that is none of the three and for a data set without images."
+    """Features of a whole data set from a frozen encoder. Rows of images that cannot be read (`data.unreadable`) are NaN; `usable_labels` leaves them out of probes.
+
+    Raises `ValueError` for a precision that is none of the three, and for a data set without images, or of which none can be read."""
+    if not isinstance(encoder, nn.Module): raise TypeError(f"encoder: expected a torch.nn.Module, got {type(encoder).__name__}")
+    if not isinstance(data, ImageSet): raise TypeError(f"data: expected a data set, such as `load_data` gives, got {type(data).__name__}")
+    whole_number("batch_size", batch_size)
+    if size is not None: whole_number("size", size)
     if not len(data): raise ValueError(f"data: {data.name} has no images. Give at least one")
     device, features = next(encoder.parameters()).device, None
     processes, rank = (dist.get_world_size(), dist.get_rank()) if gather and dist.is_available() and dist.is_initialized() else (1, 0)
     bounds = [len(data) * r // processes for r in range(processes + 1)]
     start, end = bounds[rank], max(bounds[rank] + 1, bounds[rank + 1]) # one image at least, which tells the width
+    part = data if processes == 1 else data.subset(torch.arange(start, end))
     with _evaluating(encoder):
-        for batch in batches(data if processes == 1 else data.subset(torch.arange(start, end)), batch_size, device=device, workers=workers):
+        for batch in batches(part, batch_size, device=device, workers=workers):
             h = _features(encoder, batch.images.float() / 255 if size in (None, data.size) else resize(batch.images, size), precision)
-            if features is None: features = torch.empty(len(data), h.shape[1])
+            if features is None: features = torch.full((len(data), h.shape[1]), torch.nan)
             features[start + batch.numbers] = h.cpu()
+    if features is None: raise ValueError(f"data: of {data.name} no image can be read, e.g. {next(iter(part.unreadable.values()), '')}")
+    if part is not data: data.unreadable.update({start + number: why for number, why in part.unreadable.items()})
     for r in range(processes if processes > 1 else 0):
         share = features[bounds[r]:bounds[r + 1]]
         sent = share.to(device)
         if len(share): dist.broadcast(sent, src=r)
         share.copy_(sent)
+    if processes > 1: _share_unreadable(data, device)
     return features
+
+def _share_unreadable(data: ImageSet, device: torch.device) -> None:
+    "Let every process know which images another one could not read."
+    found = torch.zeros(len(data), dtype=torch.int32, device=device)
+    if data.unreadable: found[list(data.unreadable)] = 1
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    for number in found.nonzero()[:, 0].tolist(): data.unreadable.setdefault(number, "another process could not read it")
+
+def usable_labels(
+    data: ImageSet, # whose images were encoded
+) -> Int[Tensor, "n"]: # −1 where an image has no label, or could not be read
+    "The labels for a probe of `encode`'s features: probes leave out rows with −1."
+    labels = data.labels.clone()
+    if data.unreadable: labels[list(data.unreadable)] = -1
+    return labels
 
 # %% ../nbs/34_evaluation.ipynb #8596afa5
 @dataclass(frozen=True)
@@ -97,6 +123,7 @@ def bootstrap_interval(
     seed: int = 0, # of the resampling
 ) -> Interval: # of the accuracy; of no width where all or none are correct
     "Interval of an accuracy over test images, for this one encoder. Raises `ValueError` for what is no vector of booleans, or empty."
+    if not isinstance(correct, Tensor): raise TypeError(f"correct: expected a tensor of booleans, got {type(correct).__name__}. Convert it: torch.tensor(list)")
     if correct.dtype != torch.bool or correct.ndim != 1 or not len(correct):
         raise ValueError(f"correct: expected booleans (n,), one a test image, got {correct.dtype} {tuple(correct.shape)}. Compare predictions with labels")
     return _bootstrap(correct, level, draws, seed)
@@ -110,6 +137,8 @@ def paired_difference(
     seed: int = 0, # of the resampling
 ) -> Interval: # of the accuracy of a minus that of b
     "Interval of the difference of two models over test images. Images that both get right, or both wrong, cancel. Raises `ValueError` for vectors that do not match."
+    for name, value in (("correct_a", correct_a), ("correct_b", correct_b)):
+        if not isinstance(value, Tensor): raise TypeError(f"{name}: expected a tensor of booleans, got {type(value).__name__}. Convert it: torch.tensor(list)")
     if not correct_a.dtype == correct_b.dtype == torch.bool or correct_a.shape != correct_b.shape or correct_a.ndim != 1 or not len(correct_a):
         raise ValueError(f"correct_a, correct_b: expected booleans (n,) for the same images, got {correct_a.dtype} {tuple(correct_a.shape)} and {correct_b.dtype} {tuple(correct_b.shape)}")
     return _bootstrap(correct_a.double() - correct_b.to(correct_a.device).double(), level, draws, seed)
@@ -121,6 +150,8 @@ def seed_interval(
     level: float = 0.95, # share of repetitions for which the interval holds the truth
 ) -> Interval: # of the mean over seeds
     "Student's interval of a mean over runs, which are taken as normal. Raises `ValueError` for fewer than two values."
+    if isinstance(values, str) or not hasattr(values, "__len__"): raise TypeError(f"values: expected a list of numbers, got {values!r:.80}")
+    for value in values: real_number("values", value)
     if len(values) < 2: raise ValueError(f"values: expected two or more, one a seed, got {len(values)}. One run has no spread")
     if not 0 < level < 1: raise ValueError(f"level: expected a share between 0 and 1, such as 0.95, got {level}")
     from scipy.stats import t
@@ -130,19 +161,43 @@ def seed_interval(
 # %% ../nbs/34_evaluation.ipynb #29799583
 def _labelled(name: str, x: Float[Tensor, "n d"], y: Int[Tensor, "n"]) -> tuple[Int[Tensor, "n"], Int[Tensor, "m"]]:
     "int64 labels, and the numbers of the rows that have one, both on the features' device; no feature is copied. Raises `ValueError` for what cannot be used."
-    if x.ndim != 2 or y.shape != x.shape[:1] or y.is_floating_point():
+    for part, value in (("x", x), ("y", y)):
+        if not isinstance(value, Tensor): raise TypeError(f"{name}_{part}: expected a tensor, got {type(value).__name__}. Convert it: torch.from_numpy(array), torch.tensor(list)")
+    if not x.is_floating_point(): raise ValueError(f"{name}_x: expected features of a floating-point type, got {x.dtype}. Convert them: .float()")
+    if x.ndim != 2 or y.shape != x.shape[:1] or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise ValueError(f"{name}_x, {name}_y: expected features (n, d) and as many whole-number labels, got {tuple(x.shape)} and {y.dtype} {tuple(y.shape)}")
-    if bad := sum(int((~block.isfinite()).any(1).sum()) for block in x.split(2 ** 14)):
-        raise ValueError(f"{name}_x: {bad} of {len(x)} rows hold NaN or infinity. The encoder has diverged: lower its learning rate")
     y = y.long().to(x.device).contiguous() # searchsorted warns about strided labels
     rows = (y >= 0).nonzero()[:, 0]
+    blocks = zip(x.split(2 ** 14), y.split(2 ** 14))
+    if bad := sum(int(((~block.isfinite()).any(1) & (labels >= 0)).sum()) for block, labels in blocks):
+        raise ValueError(f"{name}_x: {bad} of {len(rows)} labelled rows hold NaN or infinity. The encoder has diverged: lower its learning rate; or images could not be read: use `usable_labels`")
     if not len(rows): raise ValueError(f"{name}_y: none of the {len(y)} rows has a label (−1 means unknown). Give labels for some")
     return y, rows
+
+def _check_features(name: str, x: Tensor) -> None:
+    "Raises `TypeError` for what is no tensor, `ValueError` for one that is no table of finite features."
+    if not isinstance(x, Tensor): raise TypeError(f"{name}: expected a tensor (n, d), got {type(x).__name__}. Convert it: torch.from_numpy(array), torch.tensor(list)")
+    if x.ndim != 2 or not x.is_floating_point(): raise ValueError(f"{name}: expected features (n, d) of a floating-point type, got {x.dtype} {tuple(x.shape)}")
+    if x.numel() and not math.isfinite(x.sum().item()) and not x.isfinite().all(): raise ValueError(f"{name}: has NaN or infinite values. The encoder has diverged, or images could not be read")
 
 def _same_width(train_x: Float[Tensor, "n d"], test_x: Float[Tensor, "m d"]) -> None:
     "Raises `ValueError` where training and test features cannot come from one encoder."
     if train_x.shape[1] != test_x.shape[1]:
         raise ValueError(f"train_x, test_x: {train_x.shape[1]} and {test_x.shape[1]} features. Encode both with one encoder")
+
+# %% ../nbs/34_evaluation.ipynb #6d1a7b30
+def mean_per_class(
+    correct: Bool[Tensor, "n"], # whether each test image was classified correctly
+    labels: Int[Tensor, "n"], # their labels
+) -> float: # in [0, 1]
+    "The mean over the classes of the accuracy within each, over the classes that occur. Raises `ValueError` for vectors that do not match."
+    for name, value in (("correct", correct), ("labels", labels)):
+        if not isinstance(value, Tensor): raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}. Convert it: torch.tensor(list)")
+    if correct.shape != labels.shape or correct.ndim != 1 or not len(correct):
+        raise ValueError(f"correct, labels: expected vectors of one length, got {tuple(correct.shape)} and {tuple(labels.shape)}")
+    _, y = labels.cpu().unique(return_inverse=True)
+    right = y.bincount(weights=correct.cpu().double())
+    return (right / y.bincount()).mean().item()
 
 # %% ../nbs/34_evaluation.ipynb #98f3994a
 _BLOCK = 2 ** 22 # entries of a block's features and logits: 32 MiB of float64
@@ -229,6 +284,7 @@ def _fit_path(
     tolerance: float = 1e-4, # a fit has converged when no entry of the gradient is larger
 ) -> Iterator[tuple[float, Float[Tensor, "d c"], Float[Tensor, "c"], bool]]: # λ, weight, bias, converged
     "Fit the probe for each penalty, strongest first, in float64. Weight and bias are for the features as they came, and of their type."
+    for l2 in l2s: real_number("l2", l2)
     if not l2s or not min(l2s) > 0: raise ValueError(f"l2: expected penalties above zero, got {list(l2s)}. Without a penalty, weights of separable classes grow for ever")
     data = _Standardized(x, y, rows, classes)
     w = torch.zeros(x.shape[1] + 1, classes, dtype=torch.float64, device=x.device)
@@ -255,6 +311,7 @@ def _draw(y: Int[Tensor, "n"], counts: Int[Tensor, "c"], generator: torch.Genera
 class ProbeResult:
     "What `linear_probe` found."
     accuracy: float # on the test rows, in [0, 1]
+    mean_per_class: float # the mean over the classes of the accuracy within each, in [0, 1]: where classes differ in size, the largest does not decide
     l2: float # the chosen penalty λ
     validation_accuracy: float # at that penalty, on the held-out part of the training rows
     validation: dict[float, float] # penalty to validation accuracy, the whole grid
@@ -299,6 +356,8 @@ def linear_probe(
 
     Multinomial logistic regression with an l2 penalty. Standardization and penalty come from training rows alone.
     Raises `ValueError` for shapes that do not match, features that are not finite, no labelled row, a single class, no class with two rows, or a penalty that is not positive."""
+    real_number("validation_share", validation_share, above=0, below=1)
+    whole_number("seed", seed, -2 ** 63, 2 ** 63 - 1)
     (train_y, train), (test_y, test) = _labelled("train", train_x, train_y), _labelled("test", test_x, test_y)
     _same_width(train_x, test_x)
     classes, y = _classes(train_y, train)
@@ -313,7 +372,7 @@ def linear_probe(
     (_, w, b, ok), = _fit_path(train_x, y, train, len(classes), [l2])
     correct = _correct(test_x, test_y, test, w, b, classes)
     return ProbeResult(
-        correct.double().mean().item(), l2, best, {l2: accuracy for accuracy, l2, _ in fits},
+        correct.double().mean().item(), mean_per_class(correct, test_y[test]), l2, best, {l2: accuracy for accuracy, l2, _ in fits},
         ok and all(ok for *_, ok in fits), len(train), len(test), correct)
 
 # %% ../nbs/34_evaluation.ipynb #87b9e3de
@@ -321,6 +380,7 @@ def linear_probe(
 class SGDProbeResult:
     "What `sgd_probe` found."
     accuracy: float # on the test images, in [0, 1]
+    mean_per_class: float # the mean over the classes of the accuracy within each, in [0, 1]
     losses: tuple[float, ...] # mean training loss of each pass over the training images
     correct: Bool[Tensor, "m"] = field(repr=False, compare=False) # whether each labelled test image was right, on the CPU
 
@@ -340,7 +400,11 @@ def sgd_probe(
     progress: bool = True, # show a bar
 ) -> SGDProbeResult:
     "Accuracy of a linear classifier trained by SGD on augmented images (arXiv 2306.04272, after SimCLR). Raises `ValueError` where no image has a label or the loss is no longer finite."
-    if steps < 1: raise ValueError(f"steps: expected at least 1, got {steps}")
+    if not isinstance(encoder, nn.Module): raise TypeError(f"encoder: expected a torch.nn.Module, got {type(encoder).__name__}")
+    for name, data in (("train", train), ("test", test)):
+        if not isinstance(data, ImageSet): raise TypeError(f"{name}: expected a data set, such as `load_data` gives, got {type(data).__name__}")
+    for name, value in (("steps", steps), ("batch_size", batch_size)): whole_number(name, value)
+    real_number("lr", lr, above=0)
     for name, data in (("train", train), ("test", test)):
         if not (data.labels >= 0).any(): raise ValueError(f"{name}: none of the {len(data)} images has a label (−1 means unknown). Give labels for some")
     train, test = (data if (data.labels >= 0).all() else data.subset((data.labels >= 0).nonzero()[:, 0]) for data in (train, test))
@@ -361,8 +425,9 @@ def sgd_probe(
                 bar.update()
             if not losses[-1].isfinite(): raise ValueError(f"lr: the loss at step {step} is {losses[-1].item()} with learning rate {lr}. Lower it; or the encoder has diverged")
     logits = encode(encoder, test, batch_size, precision, size=augment.size, workers=workers, gather=False) @ w.detach().cpu() + b.detach().cpu()
-    correct, passes = logits.argmax(1) == test.labels, torch.stack(losses).split(len(train) // batch_size)
-    return SGDProbeResult(correct.double().mean().item(), tuple(p.mean().item() for p in passes), correct)
+    read, passes = usable_labels(test) >= 0, torch.stack(losses).split(len(train) // batch_size)
+    correct = (logits.argmax(1) == test.labels)[read]
+    return SGDProbeResult(correct.double().mean().item(), mean_per_class(correct, test.labels[read]), tuple(p.mean().item() for p in passes), correct)
 
 # %% ../nbs/34_evaluation.ipynb #934597c0
 def transfer(
@@ -377,13 +442,14 @@ def transfer(
 ) -> ProbeResult:
     "Converged linear probe of a second data set. Raises `ValueError` as `encode` and `linear_probe` do."
     train_x, test_x = (encode(encoder, data, batch_size, precision, size=size) for data in (train, test))
-    return linear_probe(train_x, train.labels, test_x, test.labels, seed=seed)
+    return linear_probe(train_x, usable_labels(train), test_x, usable_labels(test), seed=seed)
 
 # %% ../nbs/34_evaluation.ipynb #9f9bc0ab
 @dataclass(frozen=True)
 class FewShotResult:
     "What `few_shot_probe` found."
     accuracy: float # mean over the draws, in [0, 1]
+    mean_per_class: float # the same of the mean over the classes of the accuracy within each
     std: float # standard deviation of the draws' accuracies
     draws: tuple[float, ...] # accuracy of each draw
     converged: bool # whether every fit did
@@ -412,16 +478,20 @@ def few_shot_probe(
     _same_width(train_x, test_x)
     classes, y = _classes(train_y, train)
     sizes = y[train].cpu().bincount()
-    if draws < 1: raise ValueError(f"draws: expected at least 1, got {draws}")
+    whole_number("draws", draws)
+    whole_number("seed", seed, -2 ** 63, 2 ** 63 - 1)
+    if isinstance(per_class, bool) or not isinstance(per_class, int): raise ValueError(f"per_class: expected a whole number, got {per_class!r}")
     if not 1 <= per_class <= sizes.min():
         raise ValueError(f"per_class: expected 1 to {sizes.min()}, the rows of class {classes[sizes.argmin()].item()}, got {per_class}")
-    accuracies, converged = [], True
+    accuracies, means, converged = [], [], True
     for draw in range(draws):
         chosen = _draw(y[train].cpu(), torch.full_like(sizes, per_class), generator(seed, "few shot", draw)).to(y.device)
         (_, w, b, ok), = _fit_path(train_x, y, train[chosen], len(classes), [l2])
-        accuracies.append(_correct(test_x, test_y, test, w, b, classes).double().mean().item())
+        correct = _correct(test_x, test_y, test, w, b, classes)
+        accuracies.append(correct.double().mean().item())
+        means.append(mean_per_class(correct, test_y[test]))
         converged &= ok
-    return FewShotResult(float(np.mean(accuracies)), float(np.std(accuracies)), tuple(accuracies), converged)
+    return FewShotResult(float(np.mean(accuracies)), float(np.mean(means)), float(np.std(accuracies)), tuple(accuracies), converged)
 
 # %% ../nbs/34_evaluation.ipynb #6ee609e3
 @torch.no_grad()
@@ -434,6 +504,9 @@ def knn_predict(
     temperature: float = 0.07, # T: the smaller, the more the nearest ones count; infinite: all the same
 ) -> Int[Tensor, "m"]: # labels, on the device of `test_x`; the smaller one where votes tie
     "Labels by a weighted vote of the nearest training rows by cosine (arXiv 1805.01978). Raises `ValueError` as `knn_accuracy` does."
+    whole_number("k", k, -10 ** 9)
+    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)): raise ValueError(f"temperature: expected a positive number, got {temperature!r}")
+    _check_features("test_x", test_x)
     if k < 1 or not temperature > 0: raise ValueError(f"k, temperature: expected k >= 1 and temperature > 0, got {k} and {temperature}")
     train_y, train = _labelled("train", train_x, train_y)
     _same_width(train_x, test_x)
@@ -461,12 +534,14 @@ def knn_accuracy(
     *,
     k: int = 200, # neighbours that vote; all training rows where there are fewer
     temperature: float = 0.07, # T: the smaller, the more the nearest ones count; infinite: all the same
+    per_class: bool = False, # the mean over the classes of the accuracy within each, instead of that over all rows
 ) -> float: # in [0, 1]
     """Accuracy of a weighted k-nearest-neighbour vote by cosine similarity (arXiv 1805.01978).
 
     Raises `ValueError` for shapes that do not match, features that are not finite, no labelled row, k < 1 or a temperature that is not positive."""
     test_y, test = _labelled("test", test_x, test_y)
-    return (knn_predict(train_x, train_y, test_x[test], k=k, temperature=temperature) == test_y[test]).double().mean().item()
+    correct = knn_predict(train_x, train_y, test_x[test], k=k, temperature=temperature) == test_y[test]
+    return mean_per_class(correct, test_y[test]) if per_class else correct.double().mean().item()
 
 # %% ../nbs/34_evaluation.ipynb #0b11f561
 def alignment(
@@ -474,6 +549,7 @@ def alignment(
     z2: Float[Tensor, "n d"], # features of the other view, in the same order
 ) -> float: # 0 (equal) to 4 (opposite)
     "Mean squared distance of positive pairs on the unit sphere; rows are normalized first (arXiv 2005.10242). Raises `ValueError` for shapes that differ."
+    for name, z in (("z1", z1), ("z2", z2)): _check_features(name, z)
     if z1.shape != z2.shape or z1.ndim != 2: raise ValueError(f"z1, z2: expected two views (n, d) of the same images, got {tuple(z1.shape)} and {tuple(z2.shape)}")
     return (F.normalize(z1, dim=1) - F.normalize(z2, dim=1)).square().sum(1).mean().item()
 
@@ -485,6 +561,9 @@ def uniformity(
     block: int = 1024, # rows at once; memory is block × n
 ) -> float: # 0 (all rows equal) down to about -2t (t small beside d) for features spread evenly
     "Logarithm of the mean Gaussian kernel over all pairs of rows on the unit sphere; rows are normalized first (arXiv 2005.10242). Raises `ValueError` for fewer than two rows."
+    _check_features("z", z)
+    whole_number("block", block)
+    real_number("t", t, above=0)
     if z.ndim != 2 or len(z) < 2: raise ValueError(f"z: expected two rows (n, d) or more, got {tuple(z.shape)}")
     z, n = F.normalize(z, dim=1), len(z)
     each = []
@@ -499,6 +578,7 @@ def effective_rank(
     h: Float[Tensor, "n d"], # features, as they are: subtract their mean first to leave out what all rows share
 ) -> float: # 1 to min(n, d)
     "Exponential of the entropy of the normalized singular values (Roy and Vetterli, EUSIPCO 2007). Raises `ValueError` for what is no matrix and for all zeros."
+    _check_features("h", h)
     if h.ndim != 2 or not h.any(): raise ValueError(f"h: expected a matrix (n, d) that is not all zero, got shape {tuple(h.shape)}")
     sigma = torch.linalg.svdvals(h.double())
     return torch.special.entr(sigma / sigma.sum()).sum().exp().item()

@@ -1010,8 +1010,11 @@ class EncodedSet(ImageSet):
         return digest(self.size, self.labels, facts, *[_ends(self, number) for number in range(len(self))], *shown)
 
     def content(self, number: int) -> str:
-        "Digest of what the pixels of one image are made from: as in `fingerprint`, but for the image alone."
-        return digest(self.size, self.channels, self.background, _ends(self, number))
+        "Digest of what the pixels of one image are made from: the whole file, size, channels and background."
+        try:
+            with self._open(number) as file: encoded = file.read()
+        except (OSError, ValueError): encoded = b"not there"
+        return digest(self.size, self.channels, self.background, encoded)
 
     def read(self, numbers: Int64[Tensor, "b"]) -> tuple[UInt8[Tensor, "b channels size size"], dict[int, str]]:
         "Decode the images of these numbers: images on the CPU, black where one cannot be decoded; and why, by number."

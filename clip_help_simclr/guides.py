@@ -360,7 +360,7 @@ def _check_shards(folder: Path, manifest: dict) -> None:
 
 def _read_manifest(folder: Path) -> dict:
     "The manifest of a finished cache; every way in which it can be wrong is an error of its own."
-    if not isinstance(folder, (str, os.PathLike)): raise ValueError(f"folder: expected a path, got {folder!r}")
+    if not isinstance(folder, (str, Path)): raise ValueError(f"folder: expected a path, got {folder!r}")
     folder = Path(folder)
     if not (folder / _MANIFEST).is_file():
         if shards := len(list(folder.glob("rows-*.safetensors"))): raise FileNotFoundError(f"path: the cache in {str(folder)!r} is unfinished: {shards} shards, no manifest. Run the command that makes it again: it goes on where it was")
@@ -433,6 +433,8 @@ class _Checked(_Rows):
         guide: Guide | str | None = None, # the guide, or its name, that the rows must come from; None takes any
     ) -> None:
         "Raises `ValueError` unless the rows were made from this data set, and by this guide."
+        if not hasattr(data, "fingerprint"): raise ValueError(f"data: expected a data set, such as load_data gives, got {type(data).__name__}")
+        if not isinstance(guide, (Guide, str, type(None))): raise ValueError(f"guide: expected a guide, its name, or None, got {type(guide).__name__}")
         if data.fingerprint != self.fingerprint:
             raise ValueError(f"data: the cache of {self.name} was built for another data set ({len(self)} images, fingerprint {self.fingerprint[:12]}; here {len(data)}, {data.fingerprint[:12]}). Build it anew for this one, or read these images at the size at which those were read (--size)")
         wanted = self.name if guide is None else guide if isinstance(guide, str) else guide.name
@@ -463,6 +465,8 @@ class _Checked(_Rows):
         device: str | torch.device, # where look-ups shall happen
     ) -> EmbeddingCache: # all of its rows in memory there; itself, with a warning, where a GPU has too little room
         "Read all rows and move them to a device, unless they take more than a quarter of a GPU's free memory."
+        try: device = torch.device(device)
+        except (RuntimeError, TypeError): raise ValueError(f"device: {device!r} is not a device. Use cpu, cuda, cuda:0 or mps") from None
         if not self._fits(device):
             warnings.warn(f"cache: {len(self)} rows of {self.rows.shape[1]} take more than a quarter of what is free on {device}; they stay where they are. "
                           "Look-ups are slower, and right", stacklevel=2)
@@ -478,7 +482,9 @@ class _Checked(_Rows):
         self,
         shard: int, # its number
     ) -> list[str]: # how the data set calls the images of its rows
-        "The ids of the images of a shard."
+        "The ids of the images of a shard. Raises `ValueError` for a cache in memory, and for a shard that there is not."
+        shards = len(self.manifest.get("shards", []))
+        if self.folder is None or not _is_count(shard) or shard >= shards: raise ValueError(f"shard: expected a number below {shards}, the shards of this cache on disk, got {shard!r}")
         return json.loads(bytes(load_file(_shard(self.folder, shard))["ids"].numpy()))
 
 # %% ../nbs/22_guides.ipynb #3804b389
@@ -513,7 +519,14 @@ def _finish_update(folder: Path) -> None:
     "Where a successor is whole, put it in the cache's place. Killed in between, the next call goes on."
     staged = folder / _UPDATE
     if not (staged / _MANIFEST).is_file(): return
-    manifest = json.loads((staged / _MANIFEST).read_text(encoding="utf-8"))
+    try:
+        manifest = json.loads((staged / _MANIFEST).read_text(encoding="utf-8"))
+        if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT: raise ValueError("it is no manifest of an embedding cache")
+        _check_manifest(staged, manifest)
+        lost = [shard["file"] for shard in manifest["shards"] if not ((staged / shard["file"]).is_file() or (folder / shard["file"]).is_file())]
+        if lost: raise ValueError(f"{lost[0]} is missing")
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"folder: {str(staged)!r} is no update that this package has begun, or damaged ({e}). Remove that folder and run `chs embed` again") from None
     (folder / _MANIFEST).unlink(missing_ok=True)  # from here to the last line there is no cache that could be opened
     names = {shard["file"] for shard in manifest["shards"]}
     for name in sorted(names):
@@ -607,6 +620,7 @@ class EmbeddingCache(_Checked):
         if not _is_count(batch_size, 1): raise ValueError(f"batch_size: expected a positive number, got {batch_size!r}")
         if folder is not None and (not isinstance(folder, (str, os.PathLike)) or not str(folder)):
             raise ValueError(f"folder: expected a path, or None for memory, got {folder!r}")
+        if workers is not None and not _is_count(workers): raise ValueError(f"workers: expected a number of processes, 0 or more, or None, got {workers!r}")
         if folder is None: return EmbeddingCache(guide.embed(data, batch_size, progress), guide.name, data.fingerprint)
         if not len(data): raise ValueError("data: there are no images to embed")
         folder, plan = Path(folder), _plan(guide, data, dtype, shard_rows)
@@ -623,7 +637,8 @@ class EmbeddingCache(_Checked):
         folder: str | os.PathLike, # a folder that `build` wrote
     ) -> EmbeddingCache: # its rows are read when they are looked up
         "Open a cache. Raises `FileNotFoundError` where there is none, or where it is unfinished; `ValueError` for shards that are truncated or something else."
-        folder, manifest = Path(folder), _read_manifest(folder)
+        manifest = _read_manifest(folder)
+        folder = Path(folder)
         files, height = [folder / shard["file"] for shard in manifest["shards"]], manifest["shard_rows"]
         counts = [min(height, manifest["images"] - k * height) for k in range(len(files))]
         return EmbeddingCache(_OnDisk(files, counts, manifest["dim"]), manifest["guide"], manifest["fingerprint"], folder, manifest)
@@ -686,17 +701,26 @@ def _approximate(rows: Float[Tensor, "n dim"], k: int, searched: int | None = No
     own[~own.any(1), -1] = True  # copies may have crowded the image out of its own list
     return numbers[~own].view(-1, k), cosines[~own].view(-1, k)
 
+def _checked_neighbours(tensors: dict[str, Tensor], images: int, k: int) -> tuple[Tensor, Tensor]:
+    "Numbers and cosines of a file. Raises `ValueError` where they cannot be those of so many images."
+    numbers, cosines = tensors.get("numbers"), tensors.get("cosines")
+    if numbers is None or cosines is None: raise ValueError("numbers or cosines are missing")
+    if numbers.dtype != torch.int64 or numbers.shape != (images, k) or cosines.shape != (images, k): raise ValueError("numbers or cosines have another shape")
+    if numbers.min() < 0 or numbers.max() >= images: raise ValueError("numbers are beyond the images")
+    return numbers, cosines
+
 def _neighbours(cache: EmbeddingCache, k: int, exact: bool | None, device: str, progress: bool) -> tuple[Tensor, Tensor]:
     "See `EmbeddingCache.neighbours`."
     if not _is_count(k): raise ValueError(f"k: expected a whole number, got {k!r}")
+    if exact not in (None, True, False): raise ValueError(f"exact: expected True, False or None, got {exact!r}")
     if not 1 <= k < len(cache) - len(cache.missing): raise ValueError(f"k: expected 1 to {len(cache) - len(cache.missing) - 1}, one less than there are images with a row, got {k}")
     exact = len(cache) <= _EXACT if exact is None else exact
     of = digest(json.dumps([shard["digest"] for shard in cache.manifest.get("shards", [])]), exact)
     path = cache.folder and cache.folder / f"neighbours-{k}.safetensors"
     if path and path.is_file():
         try:
-            if _header(path, "neighbours", "table of neighbours", "")["of"] == of: return tuple(load_file(path)[name] for name in ("numbers", "cosines"))
-        except ValueError: pass  # damaged: made anew
+            if _header(path, "neighbours", "table of neighbours", "").get("of") == of: return _checked_neighbours(load_file(path), len(cache), k)
+        except (ValueError, AttributeError, SafetensorError): pass  # damaged: made anew
     rows = cache.whole()
     numbers, cosines = _nearest_of_all(rows.to(pick_device(device)), k, 1024, progress) if exact else _approximate(rows.cpu(), k)
     if path:
@@ -706,10 +730,15 @@ def _neighbours(cache: EmbeddingCache, k: int, exact: bool | None, device: str, 
 # %% ../nbs/22_guides.ipynb #0e9a20f1
 def _tails(names: Sequence[str], parts: int) -> list[str]: return ["/".join(str(name).replace("\\", "/").split("/")[-parts:]) for name in names]
 
-def _stems(names: Sequence[str]) -> list[str]: return [tail.split(".")[0] for tail in _tails(names, 1)]
+_PICTURE = re.compile(r"\.(jpe?g|jfif|png|webp|gif|bmp|tiff?|avif|heic)$", re.IGNORECASE)
+
+def _stems(names: Sequence[str]) -> list[str]:
+    "File names without folder and without the ending of a picture; other dots belong to the name."
+    return [_PICTURE.sub("", tail) for tail in _tails(names, 1)]
 
 def _match(ids: list[str], table: Any) -> Int64[Tensor, "n"]:
     "For each id the row of the metadata that names it, -1 where none does. `ValueError` where no column names any."
+    if not len(ids): raise ValueError("data: there are no images to look up")
     best = torch.full((len(ids),), -1)
     for column in [c for c in ("image_path", "key", "url") if c in table]:
         tails, stems, own_stems = _tails(table[column], ids[0].count("/") + 1), _stems(table[column]), _stems(ids)
@@ -727,6 +756,15 @@ def _npy_layout(path: Path) -> tuple[np.dtype, int]:
     rows = np.load(path, mmap_mode="r")
     return rows.dtype, rows.offset
 
+def _npy_shape(path: Path) -> tuple[int, int]:
+    "Rows and columns of a .npy file of embeddings. Raises `ValueError` where it holds something else."
+    try: rows = np.load(path, mmap_mode="r")
+    except (ValueError, OSError, EOFError) as e: raise ValueError(f"path: {str(path)!r} is truncated or corrupt ({e}). Make it anew") from None
+    if rows.ndim != 2 or rows.dtype not in (np.float16, np.float32) or not rows.flags.c_contiguous or not rows.dtype.isnative:
+        order = "" if rows.flags.c_contiguous else ", in Fortran's order"
+        raise ValueError(f"path: {str(path)!r} holds {rows.dtype.str} of shape {rows.shape}{order}. Expected float16 or float32 of shape (images, dim), row after row")
+    return rows.shape
+
 class _Permuted:
     "Mapped rows in another order; NaN where there is none."
     def __init__(self, rows: _OnDisk, order: Int64[Tensor, "n"]): self.rows, self.order, self.shape = rows, order, (len(order), rows.shape[1])
@@ -743,16 +781,23 @@ def clip_retrieval_cache(
 ) -> EmbeddingCache: # its rows stay on disk; `missing` has the images that were not embedded
     "Open the output of clip-retrieval as a guide. Raises `FileNotFoundError` where there is none, `ValueError` where rows, metadata and data set do not fit."
     import pandas as pd
+    if not isinstance(folder, (str, Path)): raise ValueError(f"folder: expected a path, got {folder!r}")
+    if not hasattr(data, "fingerprint"): raise ValueError(f"data: expected a data set, such as load_data gives, got {type(data).__name__}")
     folder = Path(folder)
-    number = lambda path: int(re.search(r"(\d+)$", path.stem)[1])
-    files = sorted((folder / "img_emb").glob("img_emb_*.npy"), key=number)
+    def number(path: Path) -> int: return int(path.stem.rpartition("_")[2])
+    files = sorted([path for path in (folder / "img_emb").glob("img_emb_*.npy") if path.stem.rpartition("_")[2].isdecimal()], key=number)
     if not files: raise FileNotFoundError(f"path: there is no img_emb/img_emb_0.npy in {str(folder)!r}. Expected a folder that clip-retrieval inference wrote")
-    try: heights = [np.load(file, mmap_mode="r").shape for file in files]
-    except ValueError as e: raise ValueError(f"path: an array in {str(folder / 'img_emb')!r} is truncated or corrupt ({e})") from None
-    try: table = pd.concat([pd.read_parquet(folder / "metadata" / f"metadata_{number(file)}.parquet") for file in files], ignore_index=True)
-    except ImportError: raise ModuleNotFoundError("path: the metadata is in parquet files. Run pip install pyarrow") from None
-    rows = sum(height for height, _ in heights)
-    if len(table) != rows: raise ValueError(f"path: {rows} embeddings in {str(folder)!r}, but {len(table)} rows of metadata. Is the folder complete?")
+    heights = [_npy_shape(file) for file in files]
+    if len({dim for _, dim in heights}) > 1: raise ValueError(f"path: the arrays in {str(folder / 'img_emb')!r} have rows of {sorted({dim for _, dim in heights})} numbers. Expected one model's")
+    tables = []
+    for file, (height, _) in zip(files, heights):
+        path = folder / "metadata" / f"metadata_{number(file)}.parquet"
+        if not path.is_file(): raise FileNotFoundError(f"path: there is no {str(path)!r} beside {file.name}. Is the folder complete?")
+        try: tables.append(pd.read_parquet(path))
+        except ImportError: raise ModuleNotFoundError("path: the metadata is in parquet files. Run pip install pyarrow") from None
+        except Exception as e: raise ValueError(f"path: {str(path)!r} is no parquet file, or damaged ({' '.join(str(e).split())[:200]})") from None  # of kinds of pyarrow's own
+        if len(tables[-1]) != height: raise ValueError(f"path: {height} embeddings in {file.name}, but {len(tables[-1])} rows of metadata in {path.name}. Is the folder complete?")
+    table, rows = pd.concat(tables, ignore_index=True), sum(height for height, _ in heights)
     on_disk = _OnDisk(files, [height for height, _ in heights], heights[0][1], _npy_layout)
     order = _match(data.ids, table)
     name = f"clip-retrieval:{digest(json.dumps(heights), on_disk[torch.arange(0, rows, max(1, rows // 64))])[:8]}"

@@ -172,3 +172,33 @@ def test_killed_while_the_new_cache_takes_the_old_one_s_place(guide, images, tmp
     with pytest.raises(FileNotFoundError, match="unfinished"): EmbeddingCache.load(tmp_path / "cache")
     EmbeddingCache.build(guide[0], new, tmp_path / "cache", **SETTINGS)
     assert files(tmp_path / "cache") == files(tmp_path / "anew")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"shards": 5}', '{"shards": [{"file": "../mine.txt"}]}', None], ids=str)
+def test_a_crafted_update_reaches_nothing(guide, images, tmp_path, text):
+    data = data_of(images, 0)
+    EmbeddingCache.build(guide[0], data, tmp_path / "cache", **SETTINGS)
+    (tmp_path / "mine.txt").write_text("mine")
+    staged = tmp_path / "cache" / ".update"
+    staged.mkdir()
+    if text is None: text = (tmp_path / "cache" / "manifest.json").read_text().replace("rows-00000.safetensors", "../mine.txt")
+    (staged / "manifest.json").write_text(text)
+    before = {name: content for name, content in files(tmp_path).items()}
+    with pytest.raises(ValueError, match="no update that this package has begun"): EmbeddingCache.build(guide[0], data, tmp_path / "cache", **SETTINGS)
+    assert files(tmp_path) == before
+
+
+def test_a_change_in_the_middle_of_a_file(guide, tmp_path):
+    "Of a format without compression, whose length, beginning and end stay as they are: a row is not kept for them."
+    kind = tmp_path / "images" / "kind"
+    kind.mkdir(parents=True)
+    for i in range(9): Image.fromarray(np.full((96, 96, 3), 20 * i, np.uint8)).save(kind / f"{i}.bmp")
+    EmbeddingCache.build(guide[0], data_of(tmp_path / "images", 0), tmp_path / "cache", **SETTINGS)
+    raw = bytearray((kind / "4.bmp").read_bytes())
+    raw[7000:21000] = bytes(14000)
+    (kind / "4.bmp").write_bytes(raw)
+    picture(kind / "x.png", 3)  # and one more, so that the data set is another
+    data = data_of(tmp_path / "images", 0)
+    EmbeddingCache.build(guide[0], data, tmp_path / "cache", **SETTINGS)
+    EmbeddingCache.build(guide[0], data, tmp_path / "anew", **SETTINGS)
+    assert files(tmp_path / "cache") == files(tmp_path / "anew")

@@ -11,9 +11,6 @@ from clip_help_simclr.data import load_data
 from clip_help_simclr.guides import LabelGuide
 
 
-PENDING = [1, 4]  # channels; to be emptied when `SimCLRViews` takes them
-
-
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch): monkeypatch.chdir(tmp_path)
 
@@ -138,7 +135,6 @@ def test_probe_names_its_numbers(capsys):
 
 @pytest.mark.parametrize("channels", [1, 4])
 def test_channels(folder, channels, capsys):
-    if channels in PENDING: pytest.skip("views of other than three channels are not merged yet")
     run = ["--data", folder, "--size", "32", "--channels", str(channels)]
     assert main(["pretrain", *run, "--width", "4", "--epochs", "1", "--batch_size", "8", "--device", "cpu", "--tracker", "none", "--out", "run"]) == 0
     assert "1 of the images of" in capsys.readouterr().out

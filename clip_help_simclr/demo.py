@@ -25,7 +25,7 @@ from .augment import SimCLRViews
 from .cli import about, demo
 from .core import digest, generator, pick, pick_device, plot_theme, save_record, write_atomic
 from .data import ImageSet, Splits, captions_from_labels, load_data
-from .evaluation import encode, few_shot_probe, knn_accuracy, linear_probe
+from .evaluation import _readable, encode, few_shot_probe, knn_accuracy, linear_probe
 from .guides import CaptionGuide, EmbeddingCache, Guide, LabelGuide, OpenCLIPGuide, TextInducedGuide, TextTowerGuide, clip_retrieval_cache, read_vocabulary
 from .resampling import STRATEGIES, PairGraph
 from .training import PretrainConfig, SelfGuide, build_model, checkpoints, pretrain
@@ -180,9 +180,11 @@ def probe_encoder(
     device: torch.device, # where to encode
     seed: int = 0, # as in `probe_features`
 ) -> dict[str, float]: # as `probe_features` gives them
-    "The accuracies of an encoder's features."
-    train_x, test_x = (encode(encoder.to(device), data) for data in splits)
-    return probe_features(train_x, splits.train.labels, test_x, splits.test.labels, seed)
+    "The accuracies of an encoder's features, of the images that can be read; how many cannot is warned of."
+    encoder = encoder.to(device)
+    train_x, train_y = _readable(encode(encoder, splits.train), splits.train)
+    test_x, test_y = _readable(encode(encoder, splits.test), splits.test)
+    return probe_features(train_x, train_y, test_x, test_y, seed)
 
 # %% ../nbs/35_demo.ipynb #41256dcf
 _IMAGES = 36_000  # images that a demo run sees by default, views not counted: about 15 seconds on two cores

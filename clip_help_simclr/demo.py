@@ -422,9 +422,10 @@ def plot_maps(
     fig, axes = plt.subplots(-(-len(encoders) // columns), columns, figsize=(2.7 * columns, 2.8 * -(-len(encoders) // columns)), squeeze=False)
     for ax in axes.flat: ax.axis("off")
     for ax, (row, encoder) in zip(axes.flat, encoders.items()):
-        features = torch.nn.functional.normalize(encode(encoder.to(device), shown), dim=1).numpy()
-        xy = TSNE(init="pca", perplexity=min(30, (len(shown) - 1) / 3), random_state=0).fit_transform(features)
-        sns.scatterplot(x=xy[:, 0], y=xy[:, 1], hue=[data.classes[y] for y in shown.labels.tolist()], hue_order=data.classes, palette="tab10" if len(data.classes) <= 10 else "husl",
+        features, labels = _readable(encode(encoder.to(device), shown), shown)
+        features = torch.nn.functional.normalize(features, dim=1).numpy()
+        xy = TSNE(init="pca", perplexity=min(30, (len(features) - 1) / 3), random_state=0).fit_transform(features)
+        sns.scatterplot(x=xy[:, 0], y=xy[:, 1], hue=[data.classes[y] for y in labels.tolist()], hue_order=data.classes, palette="tab10" if len(data.classes) <= 10 else "husl",
                         s=9, linewidth=0, ax=ax, legend=ax is axes.flat[0])
         ax.set_title(row)
     fig.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=10, markerscale=2, fontsize="small")

@@ -182,7 +182,7 @@ def test_arguments(call):
         for value in values:
             with pytest.raises(NAMED, match=f"^{name}[.:]") as error: function(**right | {name: value})
             assert "\n" not in str(error.value) and len(str(error.value)) < 300
-            if isinstance(value, np.ndarray) and value.ndim == 4: assert "torch.from_numpy" in str(error.value) or name in ("size",)
+            if isinstance(value, np.ndarray) and value.ndim == 4: assert "torch.from_numpy" in str(error.value) or name == "parameters"
 
 
 def test_no_images():

@@ -104,7 +104,8 @@ def _check_data(name: str, data: Any) -> None:
 def _check_precision(precision: Any) -> None:
     "Raises `ValueError` for an unknown precision."
     if not isinstance(precision, str): raise ValueError(f"precision: expected float32, bfloat16 or float16, got {_shown(precision)}")
-    pick("precision", precision, dict.fromkeys(("float32", "bfloat16", "float16")))
+    try: pick("precision", precision, dict.fromkeys(("float32", "bfloat16", "float16")))
+    except ValueError as e: raise ValueError(f"precision: {e}") from None
 
 def _gathered(
     features: Float[Tensor, "n d"] | None, # with this process's rows; None if it could read none

@@ -59,11 +59,11 @@ def _check_range(name: str, value: Tensor, low: float, high: float = math.inf) -
     wanted = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
     raise ValueError(f"{name}: expected numbers {wanted}, got {value.min().item():g} to {value.max().item():g}")
 
-def _check_order(order: Any, n: int) -> None:
+def _check_order(name: str, order: Any, n: int) -> None:
     "Raises `TypeError` or `ValueError` for what is not one permutation per image."
-    _check_tensor("order", order, (n, 4), "int")
+    _check_tensor(name, order, (n, 4), "int")
     if not bool((order.sort(1).values == torch.arange(4, device=order.device)).all()):
-        raise ValueError("order: expected a permutation of 0 to 3 in each row, such as torch.rand(n, 4).argsort(1)")
+        raise ValueError(f"{name}: expected a permutation of 0 to 3 in each row, such as torch.rand(n, 4).argsort(1)")
 
 def _check_boxes(name: str, box: Any, n: int, height: int, width: int) -> None:
     "Raises `TypeError` or `ValueError` for boxes that are not inside the images."
@@ -299,7 +299,7 @@ def color_jitter(
     _check_images(images, floating=True)
     _check_tensor("factors", factors, (len(images), 4))
     _check_range("factors", factors[:, :3], 0)
-    _check_order(order, len(images))
+    _check_order("order", order, len(images))
     return _on_colours(_color_jitter, images, factors, order.to(factors.device))
 
 def _color_jitter(
@@ -491,7 +491,7 @@ def _check_parameters(p: Any, images: Tensor) -> None:
     _check_tensor("parameters.factors", p.factors, (n, 4))
     _check_tensor("parameters.sigma", p.sigma, (n,))
     _check_range("parameters.sigma", p.sigma, 0)
-    _check_order(p.order, n)
+    _check_order("parameters.order", p.order, n)
     elsewhere = [name for name, value in vars(p).items() if value.device.type != "cpu"]
     if elsewhere: raise ValueError(f"parameters.{elsewhere[0]}: expected a tensor on the CPU, got one on {getattr(p, elsewhere[0]).device}. Move it by .cpu()")
     if n % max(1, len(images)) or (n and not len(images)):

@@ -2,10 +2,13 @@
 import inspect
 import math
 from dataclasses import asdict
+from datetime import timedelta
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from processes import SECONDS, spawn
 
 from clip_help_simclr import evaluation
 from clip_help_simclr.augment import SimCLRViews
@@ -157,3 +160,26 @@ def test_arguments(call, name):
 def test_right_arguments(call):
     if call == "sgd_probe": return  # tested above; here its images are all black
     assert getattr(evaluation, call)(**CALLS[call][0]) is not None
+
+
+# ---------------------------------------------------------------- several processes
+
+def work(rank, processes, meeting):
+    dist.init_process_group("gloo", store=dist.FileStore(str(meeting), processes), rank=rank, world_size=processes, timeout=timedelta(seconds=SECONDS))
+    torch.manual_seed(0)
+    encoder = build_encoder("convnet", width=4)
+    for lost in ({"1", "4"}, {"4", "20"}, set(map(str, range(12)))):  # one share with gaps, both, and one of which nothing can be read
+        data, alone = sets()
+        data.lost = alone.lost = Broken.lost = lost
+        expected = encode(encoder, alone, gather=False)
+        torch.testing.assert_close(encode(encoder, data, batch_size=5), expected, equal_nan=True, rtol=1e-5, atol=1e-6)
+        assert set(data.unreadable) == set(alone.unreadable) == set(map(int, lost))
+    data, _ = sets()
+    Broken.lost = set(data.ids)
+    with pytest.raises(ValueError, match="^data: none of the 24 images"): encode(encoder, data)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="torch without gloo")
+def test_processes_agree_on_what_cannot_be_read(tmp_path): spawn(work, (2, tmp_path / "meeting"), 2)

@@ -8,17 +8,82 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from .core import real_number, whole_number
+from .core import _shown, real_number, whole_number
 
 # %% auto #0
 __all__ = ['crop_resize', 'resize', 'grayscale', 'adjust_brightness', 'adjust_contrast', 'adjust_saturation', 'adjust_hue',
            'color_jitter', 'gaussian_blur', 'crop_boxes', 'ViewParameters', 'render_views', 'SimCLRViews']
+
+# %% ../nbs/31_augment.ipynb #9b27f0e4
+def _came(value: Any) -> str:
+    "What came instead of a tensor, and what to do about it."
+    name = type(value).__name__
+    if name == "ndarray": return f"got a numpy array of shape {value.shape}. Wrap it in torch.from_numpy"
+    return f"got {name}. Make it one, e.g. with torch.as_tensor or torch.stack"
+
+def _check_images(
+    images: Any, # what came
+    floating: bool = False, # refuse uint8
+) -> None:
+    "Raises `TypeError` or `ValueError` for what are no images."
+    if not isinstance(images, Tensor): raise TypeError(f"images: expected a tensor (batch, channels, height, width), {_came(images)}")
+    right = images.is_floating_point() or (images.dtype == torch.uint8 and not floating)
+    if not right or images.ndim != 4 or images.shape[1] not in (1, 3, 4) or 0 in images.shape[2:]:
+        wanted = "float in [0, 1] (uint8: divide by 255)" if floating else "uint8, or float in [0, 1]"
+        raise ValueError(f"images: {images.dtype} of shape {tuple(images.shape)}. Give {wanted}, of shape (batch, 1 or 3 or 4, height, width)")
+
+def _check_tensor(
+    name: str, # of the argument
+    value: Any, # what came
+    shape: tuple[int, ...], # what it must be
+    kind: str = "float", # float, int or bool
+) -> None:
+    "Raises `TypeError` or `ValueError` for anything but a tensor of this shape and kind, with finite numbers."
+    wanted = f"{name}: expected a tensor of {kind}, of shape {shape}"
+    if not isinstance(value, Tensor): raise TypeError(f"{wanted}, {_came(value)}")
+    kinds = dict(float=value.is_floating_point(), bool=value.dtype == torch.bool)
+    kinds["int"] = not (kinds["float"] or kinds["bool"] or value.is_complex())
+    if not kinds[kind] or value.shape != shape: raise ValueError(f"{wanted}, got {value.dtype} of shape {tuple(value.shape)}")
+    if kind == "float" and not value.isfinite().all(): raise ValueError(f"{name}: expected finite numbers, got NaN or infinity")
+
+def _check_range(name: str, value: Tensor, low: float, high: float = math.inf) -> None:
+    "Raises `ValueError` for a tensor with numbers outside a range."
+    if not value.numel() or (low <= value.min() and value.max() <= high): return
+    wanted = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+    raise ValueError(f"{name}: expected numbers {wanted}, got {value.min().item():g} to {value.max().item():g}")
+
+def _check_order(name: str, order: Any, n: int) -> None:
+    "Raises `TypeError` or `ValueError` for what is not one permutation per image."
+    _check_tensor(name, order, (n, 4), "int")
+    if not bool((order.sort(1).values == torch.arange(4, device=order.device)).all()):
+        raise ValueError(f"{name}: expected a permutation of 0 to 3 in each row, such as torch.rand(n, 4).argsort(1)")
+
+def _check_boxes(name: str, box: Any, n: int, height: int, width: int) -> None:
+    "Raises `TypeError` or `ValueError` for boxes that are not inside the images."
+    _check_tensor(name, box, (n, 4), "int")
+    end, room = box[:, :2] + box[:, 2:], torch.tensor([height, width], device=box.device)
+    inside = (box[:, :2] >= 0).all() and (box[:, 2:] >= 1).all() and (end <= room).all()
+    if not inside: raise ValueError(f"{name}: expected (top, left, height, width) of boxes inside images of {height} x {width} pixels, got some that are not")
+
+def _computing(images: Tensor) -> torch.dtype:
+    "The type in which images are worked on."
+    return torch.float64 if images.dtype == torch.float64 else torch.float32
+
+def _on_colours(
+    transform: Callable, # of one channel or three
+    images: Float[Tensor, "n c height width"], # of one, three or four channels
+    *parameters: Any, # what else it takes
+) -> Float[Tensor, "n c height width"]: # of the images' type
+    "Transform the colours; a fourth channel stays as it is."
+    x = transform(images[:, :3].to(_computing(images)), *parameters).to(images.dtype)
+    return x if images.shape[1] < 4 else torch.cat([x, images[:, 3:]], 1)
 
 # %% ../nbs/31_augment.ipynb #0290d852
 def _triangle_weights(
@@ -41,52 +106,64 @@ def _triangle_weights(
 
 # %% ../nbs/31_augment.ipynb #1f0006f6
 def crop_resize(
-    images: UInt8[Tensor, "n 3 height width"] | Float[Tensor, "n 3 height width"], # uint8, or float in [0, 1]
+    images: UInt8[Tensor, "n c height width"] | Float[Tensor, "n c height width"], # uint8, or float in [0, 1]
     box: Int[Tensor, "n 4"], # top, left, height, width of each crop, in pixels; fastest where it lives on the CPU
     size: int, # height and width of the output, in pixels
     flip: Bool[Tensor, "n"] | None = None, # which images to mirror left to right
-) -> Float[Tensor, "n 3 size size"]: # in [0, 1] up to rounding; float32 for uint8 images
-    "Crop, resize (bilinear, antialiased) and mirror each image by its own box: torchvision's `resized_crop(…, antialias=True)`, then `horizontal_flip`."
+) -> Float[Tensor, "n c size size"]: # in [0, 1] up to rounding; float32 for uint8 images, else of their type
+    """Crop, resize (bilinear, antialiased) and mirror each image by its own box: torchvision's `resized_crop(…, antialias=True)`, then `horizontal_flip`.
+
+    Raises `TypeError` or `ValueError` for images of another shape or type, boxes outside them, and a size that is no whole number."""
+    _check_images(images)
+    _check_boxes("box", box, len(images), *images.shape[2:])
+    size = whole_number("size", size)
+    if flip is not None: _check_tensor("flip", flip, (len(images),), "bool")
+    x = _crop_resize(images, box, size, flip)
+    return x.to(images.dtype) if images.is_floating_point() else x
+
+def _crop_resize(
+    images: UInt8[Tensor, "n c height width"] | Float[Tensor, "n c height width"], # uint8, or float in [0, 1]
+    box: Int[Tensor, "n 4"], # top, left, height, width of each crop
+    size: int, # of the output
+    flip: Bool[Tensor, "n"] | None, # which images to mirror
+) -> Float[Tensor, "n c size size"]: # float32, or float64 for such images
+    "What `crop_resize` does, once its arguments are checked."
     shrinks = max(images.shape[2:]) > size
     if shrinks and box.device.type == "cpu": # skip what no crop of this batch needs
         low, high, shrinks = box[:, :2].amin(0), (box[:, :2] + box[:, 2:]).amax(0), bool(box[:, 2:].max() > size)
         images, box = images[:, :, low[0]:high[0], low[1]:high[1]], box - F.pad(low, (0, 2))
-    gain, dtype = (1.0, images.dtype) if images.is_floating_point() else (1 / 255, torch.float32)
+    gain, dtype, channels = 1.0 if images.is_floating_point() else 1 / 255, _computing(images), images.shape[1]
     start, length = box.T.to(images.device, dtype).reshape(2, -1) # of all rows, then of all columns
     backwards, (height, width) = None if flip is None else torch.cat([torch.zeros_like(flip), flip]).to(images.device), images.shape[2:]
     rows, columns = _triangle_weights(start, length, size, max(height, width), backwards, shrinks).chunk(2)
     if height != width: rows, columns = rows[:, :, :height], columns[:, :, :width]
     rows.mul_(gain)
-    x = images.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format) # with the colours inside the rows, one product mixes the rows of all three
-    channels = images.shape[1]
+    x = images.transpose(1, 2).to(dtype, memory_format=torch.contiguous_format) # with the colours inside the rows, one product mixes the rows of all channels
     x = torch.bmm(x.flatten(1, 2), columns.transpose(1, 2)).view(len(x), -1, channels * size)
     return torch.bmm(rows, x).view(-1, size, channels, size).transpose(1, 2).contiguous()
 
 # %% ../nbs/31_augment.ipynb #e709710d
-def _check_images(images: Tensor) -> None:
-    "Raises `TypeError` for what is no tensor, `ValueError` for a tensor that holds no images."
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images: expected a tensor (batch, 3, height, width), got {type(images).__name__}. Convert it: torch.from_numpy(array), torch.stack(list)")
-    if images.ndim != 4 or images.shape[1] not in (1, 3, 4) or not (images.dtype == torch.uint8 or images.is_floating_point()):
-        raise ValueError(f"images: {images.dtype} of shape {tuple(images.shape)}. Give uint8, or float in [0, 1], of shape (batch, 3, height, width), or with one or four channels")
-    if 0 in images.shape[2:]: raise ValueError(f"images: of shape {tuple(images.shape)}, without a pixel. Give images of one pixel or more")
-
 def resize(
-    images: UInt8[Tensor, "n 3 height width"] | Float[Tensor, "n 3 height width"], # uint8, or float in [0, 1]
+    images: UInt8[Tensor, "n c height width"] | Float[Tensor, "n c height width"], # uint8, or float in [0, 1]
     size: int, # height and width of the output, in pixels
-) -> Float[Tensor, "n 3 size size"]: # in [0, 1]
-    "Resize whole images (bilinear, antialiased), of one, three or four channels; nothing is drawn at random. Raises as `render_views` does."
+) -> Float[Tensor, "n c size size"]: # in [0, 1]
+    "Resize whole images (bilinear, antialiased), of any of their channels; nothing is drawn at random. Raises as `crop_resize` does."
     _check_images(images)
-    size = whole_number("size", size, 1, 65_536)
     return crop_resize(images, torch.tensor([[0, 0, *images.shape[2:]]]).expand(len(images), 4), size).clamp_(0, 1)
 
 # %% ../nbs/31_augment.ipynb #4d78d3b7
 _LUMA = (0.2989, 0.587, 0.114)
 
 def grayscale(
-    images: Float[Tensor, "n 3 height width"], # in [0, 1]
-) -> Float[Tensor, "n 3 height width"]: # three equal channels
-    "Grey images: torchvision's `rgb_to_grayscale(…, num_output_channels=3)`."
+    images: Float[Tensor, "n c height width"], # in [0, 1]
+) -> Float[Tensor, "n c height width"]: # three equal channels; a fourth, and images of one channel, stay as they are
+    "Grey images: torchvision's `rgb_to_grayscale(…, num_output_channels=3)`. Raises `TypeError` or `ValueError` for what are no float images."
+    _check_images(images, floating=True)
+    return _on_colours(_gray, images)
+
+def _gray(images: Float[Tensor, "n c height width"]) -> Float[Tensor, "n c height width"]:
+    "`grayscale` of one channel or three."
+    if images.shape[1] == 1: return images
     r, g, b = images.unbind(1)
     gray = (r * _LUMA[0]).add_(g, alpha=_LUMA[1]).add_(b, alpha=_LUMA[2])
     return torch.stack([gray] * 3, 1)
@@ -95,52 +172,77 @@ def grayscale(
 def _mix(
     factor: Float[Tensor, "*n"], # how much of the image stays
     gray: Bool[Tensor, "*n"] | bool = False, # whether the rest is the grey image (else black)
-) -> Float[Tensor, "*n 3 3"]:
+    channels: int = 3, # of the image: 1, whose grey image is itself, or 3
+) -> Float[Tensor, "*n c c"]:
     "The colour matrix factor·I + (1 − factor)·(every row the grey weights)."
     factor = torch.as_tensor(factor)
+    if channels == 1: return torch.where(torch.as_tensor(gray, device=factor.device), 1, factor)[..., None, None]
     luma = factor.new_tensor(_LUMA).expand(3, 3)
     return factor[..., None, None] * torch.eye(3).to(factor) + ((1 - factor) * gray)[..., None, None] * luma
 
 def _blend(
-    images: Float[Tensor, "n 3 height width"], # in [0, 1]
-    matrix: Float[Tensor, "n 3 3"], # acts on the colours
+    images: Float[Tensor, "n c height width"], # in [0, 1]
+    matrix: Float[Tensor, "n c c"], # acts on the colours
     shade: Float[Tensor, "n"], # how much of the mean grey to add
-    luma: Float[Tensor, "3"], # the grey weights
-) -> Float[Tensor, "n 3 height width"]:
+    luma: Float[Tensor, "c"], # the grey weights
+) -> Float[Tensor, "n c height width"]:
     "clamp(matrix · image + shade · mean grey, 0, 1)"
     x = images.flatten(2)
     offset = shade * (x.mean(2) @ luma)
     return torch.baddbmm(offset.view(-1, 1, 1), matrix, x).clamp_(0, 1).view_as(images)
 
+def _luma(images: Tensor) -> Float[Tensor, "c"]:
+    "The grey weights of images of one channel or three."
+    return images.new_tensor(_LUMA if images.shape[1] == 3 else (1.0,), dtype=_computing(images))
+
 # %% ../nbs/31_augment.ipynb #f504cdd3
+def _mixed(
+    images: Float[Tensor, "n c height width"], # of one channel or three
+    factor: Float[Tensor, "n"], # how much of the image stays
+    rest: str, # black, mean or gray
+) -> Float[Tensor, "n c height width"]:
+    "Mix each image with what is darker, flatter or greyer."
+    factor = factor.to(images)
+    matrix = _mix(factor, rest == "gray", images.shape[1])
+    return _blend(images, matrix, 1 - factor if rest == "mean" else 0 * factor, _luma(images))
+
+def _adjust(images: Any, factor: Any, rest: str) -> Tensor:
+    "`_mixed`, once the arguments are checked."
+    _check_images(images, floating=True)
+    _check_tensor("factor", factor, (len(images),))
+    _check_range("factor", factor, 0)
+    return _on_colours(_mixed, images, factor, rest)
+
 def adjust_brightness(
-    images: Float[Tensor, "n 3 height width"], # in [0, 1]
+    images: Float[Tensor, "n c height width"], # in [0, 1]
     factor: Float[Tensor, "n"], # at least 0; 1 changes nothing, 0 is black
-) -> Float[Tensor, "n 3 height width"]: # in [0, 1]
-    "Mix each image with black: torchvision's `adjust_brightness`."
-    return _blend(images, _mix(factor), 0 * factor, images.new_tensor(_LUMA))
+) -> Float[Tensor, "n c height width"]: # in [0, 1]
+    "Mix each image with black: torchvision's `adjust_brightness`. Raises `TypeError` or `ValueError` for other images or factors."
+    return _adjust(images, factor, "black")
 
 def adjust_contrast(
-    images: Float[Tensor, "n 3 height width"], # in [0, 1]
+    images: Float[Tensor, "n c height width"], # in [0, 1]
     factor: Float[Tensor, "n"], # at least 0; 1 changes nothing, 0 is one flat grey
-) -> Float[Tensor, "n 3 height width"]: # in [0, 1]
-    "Mix each image with the mean of its grey image: torchvision's `adjust_contrast`."
-    return _blend(images, _mix(factor), 1 - factor, images.new_tensor(_LUMA))
+) -> Float[Tensor, "n c height width"]: # in [0, 1]
+    "Mix each image with the mean of its grey image: torchvision's `adjust_contrast`. Raises `TypeError` or `ValueError` for other images or factors."
+    return _adjust(images, factor, "mean")
 
 def adjust_saturation(
-    images: Float[Tensor, "n 3 height width"], # in [0, 1]
+    images: Float[Tensor, "n c height width"], # in [0, 1]
     factor: Float[Tensor, "n"], # at least 0; 1 changes nothing, 0 is grey
-) -> Float[Tensor, "n 3 height width"]: # in [0, 1]
-    "Mix each image with its grey image: torchvision's `adjust_saturation`."
-    return _blend(images, _mix(factor, gray=True), 0 * factor, images.new_tensor(_LUMA))
+) -> Float[Tensor, "n c height width"]: # in [0, 1]
+    "Mix each image with its grey image: torchvision's `adjust_saturation`. An image of one channel stays as it is. Raises `TypeError` or `ValueError` for other images or factors."
+    return _adjust(images, factor, "gray")
 
 # %% ../nbs/31_augment.ipynb #c12dee8d
 def adjust_hue(
-    images: Float[Tensor, "n 3 height width"], # in [0, 1]
+    images: Float[Tensor, "n c height width"], # in [0, 1]
     shift: Float[Tensor, "n"], # in turns: 0 changes nothing, 0.5 and -0.5 are the opposite hue
-) -> Float[Tensor, "n 3 height width"]: # in [0, 1]
-    "Turn each image's hue: torchvision's `adjust_hue`, which goes through HSV."
-    return _turn_hue(images, _hue_shifts(shift))
+) -> Float[Tensor, "n c height width"]: # in [0, 1]
+    "Turn each image's hue: torchvision's `adjust_hue`, which goes through HSV. An image of one channel stays as it is. Raises `TypeError` or `ValueError` for other images or shifts."
+    _check_images(images, floating=True)
+    _check_tensor("shift", shift, (len(images),))
+    return _on_colours(_turn_hue, images, _hue_shifts(shift.to(images.device, _computing(images))))
 
 def _hue_shifts(
     shift: Float[Tensor, "n"], # in turns
@@ -150,15 +252,16 @@ def _hue_shifts(
     return (shift - 6 * torch.round(shift / 6))[:, :, None, None] # half a turn either way at most, so that |y| <= 6
 
 def _turn_hue(
-    images: Float[Tensor, "n 3 height width"], # in [0, 1]
+    images: Float[Tensor, "n c height width"], # in [0, 1]
     shifts: Float[Tensor, "n 3 1 1"], # from `_hue_shifts`
-) -> Float[Tensor, "n 3 height width"]: # in [0, 1]
-    "`adjust_hue`, once its shifts are known."
+) -> Float[Tensor, "n c height width"]: # in [0, 1]
+    "`adjust_hue` of one channel or three, once its shifts are known."
+    if images.shape[1] == 1: return images
     r, g, b = images.unbind(1)
     v, m = r.maximum(g).maximum(b), r.minimum(g).minimum(b)
     hue = (g + b).sub_(r).add_(v).sub_(m, alpha=2).copysign_(g - b)
     c = v.sub_(m)
-    y = hue.div_(c.clamp_min(max(1e-20, torch.finfo(c.dtype).tiny)))[:, None] + shifts  # grey pixels: 0 / 0 would be NaN
+    y = hue.div_(c.clamp_min(1e-20))[:, None] + shifts
     y.abs_().sub_(3).abs_().clamp_(1, 2)
     return torch.addcmul(m.sub_(c)[:, None], c[:, None], y, out=y)
 
@@ -166,15 +269,14 @@ def _turn_hue(
 def _jitter_coefficients(
     factors: Float[Tensor, "n 4"], # brightness, contrast, saturation, hue
     order: Int[Tensor, "n 4"], # a permutation of 0 to 3
-    grey: bool = False, # for images of one channel, which have no saturation and no hue
-) -> tuple[Float[Tensor, "n 4 c c"], Float[Tensor, "n 4"], Float[Tensor, "n 3 1 1"]]: # c = 3, or 1 where grey
+    channels: int = 3, # 1 or 3
+) -> tuple[Float[Tensor, "n 4 c c"], Float[Tensor, "n 4"], Float[Tensor, "n 3 1 1"]]:
     "Matrix and shade of `_blend` for each step, and the shifts of hue."
     factor = factors.gather(1, order)
-    matrix = factor.masked_fill(order == 2, 1)[..., None, None] if grey else _mix(factor, order == 2)
-    return matrix, (1 - factor) * (order == 1), _hue_shifts(factors[:, 3])
+    return _mix(factor, order == 2, channels), (1 - factor) * (order == 1), _hue_shifts(factors[:, 3])
 
 def _jitter(
-    images: Float[Tensor, "n c height width"], # in [0, 1]; colours, or one channel of grey
+    images: Float[Tensor, "n c height width"], # in [0, 1]
     matrix: Float[Tensor, "n 4 c c"], # from `_jitter_coefficients`, like the next two
     shade: Float[Tensor, "n 4"], # used at the steps that are not hue
     shifts: Float[Tensor, "n 3 1 1"], # of hue
@@ -183,17 +285,30 @@ def _jitter(
 ) -> Float[Tensor, "n c height width"]:
     "Colour jitter of images whose hue has the same turn."
     for step in range(4):
-        if step != turn: images = _blend(images, matrix[:, step], shade[:, step], luma)
-        elif images.shape[1] == 3: images = _turn_hue(images, shifts)
+        images = _turn_hue(images, shifts) if step == turn else _blend(images, matrix[:, step], shade[:, step], luma)
     return images
 
 def color_jitter(
-    images: Float[Tensor, "n 3 height width"], # in [0, 1]
+    images: Float[Tensor, "n c height width"], # in [0, 1]
     factors: Float[Tensor, "n 4"], # brightness, contrast, saturation (1 changes nothing), hue (0 changes nothing, in turns)
     order: Int[Tensor, "n 4"], # a permutation of 0 to 3: which of the four comes first, second, …
-) -> Float[Tensor, "n 3 height width"]: # in [0, 1]
-    "Adjust brightness, contrast, saturation and hue of each image, in its own order."
-    coefficients, luma = [c.to(images) for c in _jitter_coefficients(factors, order)], images.new_tensor(_LUMA)
+) -> Float[Tensor, "n c height width"]: # in [0, 1]
+    """Adjust brightness, contrast, saturation and hue of each image, in its own order; of one channel only brightness and contrast.
+
+    Raises `TypeError` or `ValueError` for other images, factors or orders."""
+    _check_images(images, floating=True)
+    _check_tensor("factors", factors, (len(images), 4))
+    _check_range("factors", factors[:, :3], 0)
+    _check_order("order", order, len(images))
+    return _on_colours(_color_jitter, images, factors, order.to(factors.device))
+
+def _color_jitter(
+    images: Float[Tensor, "n c height width"], # of one channel or three
+    factors: Float[Tensor, "n 4"], # of `color_jitter`
+    order: Int[Tensor, "n 4"], # of `color_jitter`
+) -> Float[Tensor, "n c height width"]:
+    "What `color_jitter` does, once its arguments are checked."
+    coefficients, luma = [c.to(images) for c in _jitter_coefficients(factors, order, images.shape[1])], _luma(images)
     out = torch.empty_like(images)
     for turn in range(4):
         rows = (order[:, turn] == 3).nonzero()[:, 0].to(images.device)
@@ -202,23 +317,53 @@ def color_jitter(
 
 # %% ../nbs/31_augment.ipynb #741651ad
 def gaussian_blur(
-    images: Float[Tensor, "n 3 height width"], # larger than half the kernel
+    images: Float[Tensor, "n c height width"], # larger than half the kernel
     sigma: Float[Tensor, "n"], # standard deviation of each image's kernel, in pixels, positive
     kernel: int, # kernel size in pixels, odd
-) -> Float[Tensor, "n 3 height width"]:
-    "Blur each image by its own Gaussian, edges mirrored: torchvision's `gaussian_blur`."
-    (n, _, height, width), r, block = images.shape, kernel // 2, 32
+) -> Float[Tensor, "n c height width"]:
+    """Blur each image by its own Gaussian, edges mirrored: torchvision's `gaussian_blur`.
+
+    Raises `TypeError` or `ValueError` for other images, a kernel that is even or too large for them, and a sigma that is not positive."""
+    _check_images(images, floating=True)
+    _check_tensor("sigma", sigma, (len(images),))
+    if not (sigma > 0).all(): raise ValueError("sigma: expected numbers above 0, got some that are not. Leave out the images that are to stay sharp")
+    kernel = whole_number("kernel", kernel)
+    if kernel % 2 == 0 or kernel // 2 >= min(images.shape[2:]):
+        raise ValueError(f"kernel: expected an odd number below twice the {min(images.shape[2:])} pixels of the shorter side, got {kernel}")
+    return _gaussian_blur(images.to(_computing(images)), sigma, kernel).to(images.dtype)
+
+def _gaussian_blur(
+    images: Float[Tensor, "n c height width"], # float32 or float64
+    sigma: Float[Tensor, "n"], # of `gaussian_blur`
+    kernel: int, # of `gaussian_blur`
+) -> Float[Tensor, "n c height width"]:
+    "What `gaussian_blur` does, once its arguments are checked."
+    (n, channels, height, width), r, block = images.shape, kernel // 2, 32
     distance = torch.arange(block + 2 * r, device=images.device)[:, None] - torch.arange(block, device=images.device) - r
     band = torch.exp(-0.5 * (distance / sigma.to(images)[:, None, None]) ** 2) * (distance.abs() <= r)
     band = F.threshold(band / band.sum(1, keepdim=True), 1e-20, 0) # a narrow Gaussian's tails are denormal numbers, which processors multiply ten times slower
     x = F.pad(F.pad(images, (r, r, r, r), mode="reflect"), (0, -width % block, 0, -height % block))
     x = x.unfold(3, block + 2 * r, block)
-    x = torch.bmm(x.reshape(n, -1, block + 2 * r), band).view(n, images.shape[1], x.shape[2], -1)
+    x = torch.bmm(x.reshape(n, -1, block + 2 * r), band).view(n, channels, x.shape[2], -1)
     x = torch.matmul(band.transpose(1, 2)[:, None, None], x.unfold(2, block + 2 * r, block).transpose(3, 4))
     return x.flatten(2, 3)[:, :, :height, :width]
 
 # %% ../nbs/31_augment.ipynb #7ef84ba0
 _RATIO = (3 / 4, 4 / 3)
+
+def _shares(name: str, value: Any) -> tuple[float, float]:
+    "Check the smallest and largest share of an area."
+    wanted = f"{name}: expected (smallest, largest) with 0 < smallest <= largest <= 1"
+    if not isinstance(value, (tuple, list)) or len(value) != 2: raise ValueError(f"{wanted}, got {_shown(value)}")
+    try: low, high = (real_number(name, share, above=0, high=1) for share in value)
+    except ValueError: raise ValueError(f"{wanted}, got {_shown(value)}") from None
+    if low > high: raise ValueError(f"{wanted}, got {_shown(value)}")
+    return low, high
+
+def _check_generator(value: Any) -> None:
+    "Raises `TypeError` for what is no generator."
+    if not isinstance(value, torch.Generator):
+        raise TypeError(f"generator: expected a torch.Generator, got {type(value).__name__}. Make one with torch.Generator().manual_seed(0)")
 
 def crop_boxes(
     n: int, # how many
@@ -227,7 +372,10 @@ def crop_boxes(
     scale: tuple[float, float], # smallest and largest share of the image's area
     generator: torch.Generator, # where the draws come from
 ) -> Int[Tensor, "n 4"]: # top, left, height, width, on the CPU
-    "Draw the boxes of random resized crops: the distribution of torchvision's `RandomResizedCrop`."
+    "Draw the boxes of random resized crops: the distribution of torchvision's `RandomResizedCrop`. Raises `TypeError` or `ValueError` for arguments of another kind."
+    n, height, width = whole_number("n", n, 0), whole_number("height", height), whole_number("width", width)
+    scale = _shares("scale", scale)
+    _check_generator(generator)
     u = torch.rand(n, 22, generator=generator, device=generator.device).cpu()
     area = height * width * (scale[0] + (scale[1] - scale[0]) * u[:, :10])
     root = torch.exp((math.log(_RATIO[0]) + math.log(_RATIO[1] / _RATIO[0]) * u[:, 10:20]) / 2)
@@ -276,11 +424,11 @@ def _view_parameters(
 
 # %% ../nbs/31_augment.ipynb #674dc0a5
 def _where(
-    images: Float[Tensor, "n 3 size size"], # changed in place, or not at all
+    images: Float[Tensor, "n c size size"], # changed in place, or not at all
     chosen: Bool[Tensor, "n"], # which images, on the CPU
     transform: Callable, # takes images and what follows
     *parameters: Tensor | int, # tensors have a row an image
-) -> Float[Tensor, "n 3 size size"]:
+) -> Float[Tensor, "n c size size"]:
     "Transform the chosen images."
     if chosen.all(): return transform(images, *parameters)
     if chosen.any():
@@ -288,58 +436,74 @@ def _where(
         images[rows] = transform(images[rows], *parameters)
     return images
 
-def _recoloured(images: Float[Tensor, "n c size size"], change: Callable) -> Float[Tensor, "n c size size"]:
-    "Change the colours, and leave a fourth channel as it is."
-    if images.shape[1] < 4: return change(images)
-    return torch.cat([change(images[:, :3].contiguous()), images[:, 3:]], 1)
-
 def _render(
     images: UInt8[Tensor, "b c height width"] | Float[Tensor, "b c height width"], # the sources
     p: ViewParameters, # of n views
     size: int, # of the views, in pixels
 ) -> Float[Tensor, "n c size size"]:
     "What `render_views` does, once its arguments are checked."
-    device, channels, given = images.device, images.shape[1], images.dtype
-    dtype = torch.promote_types(given, torch.float32) if images.is_floating_point() else torch.float32
-    if images.is_floating_point(): images = images.to(dtype)  # half precision is too coarse for quotients of small differences
-    out = torch.empty(len(p.box), channels, size, size, device=device, dtype=given if images.is_floating_point() else dtype)
+    device, dtype, channels = images.device, _computing(images), images.shape[1]
+    colours = min(channels, 3)
+    out = torch.empty(len(p.box), channels, size, size, device=device, dtype=images.dtype if images.is_floating_point() else dtype)
     most = max(1, (400_000 if device.type == "cpu" else 2 ** 26) // (channels * size * size))
     turns = torch.where(p.jitter, (p.order == 3).int().argmax(1), 4)
     order = (2 * turns + p.gray).argsort() # turn by turn, and within a turn the grey views last
     p, place, ends = p[order], order.to(device), turns.bincount(minlength=5).cumsum(0).tolist()
-    source, luma = place % len(images), torch.tensor(_LUMA if channels > 1 else (1.0,), device=device, dtype=dtype)
-    coefficients = [c.to(device, dtype) for c in _jitter_coefficients(p.factors, p.order, grey=channels == 1)]
+    source, luma = place % len(images), _luma(out[:, :3])
+    coefficients = [c.to(device, dtype) for c in _jitter_coefficients(p.factors, p.order, colours)]
     gray, blurred = p.gray.tolist(), bool(p.sigma.any())
     for turn, (start, end) in enumerate(zip([0, *ends], ends)):
         for rows in [slice(first, min(first + most, end)) for first in range(start, end, most)]:
             q = p[rows]
-            x = crop_resize(images.index_select(0, source[rows]), q.box, size, q.flip)
-            if turn < 4: x = _recoloured(x, lambda colours: _jitter(colours, *[c[rows] for c in coefficients], luma, turn))
-            grays = sum(gray[rows]) if channels > 1 else 0
-            if grays: x[-grays:] = _recoloured(x[-grays:], grayscale)
-            if blurred: x = _where(x, q.sigma > 0, gaussian_blur, q.sigma, size // 10 // 2 * 2 + 1)
+            x = _crop_resize(images.index_select(0, source[rows]), q.box, size, q.flip)
+            if turn < 4: x = _in_colour(x, _jitter, *[c[rows] for c in coefficients], luma, turn)
+            if grays := sum(gray[rows]): x[-grays:] = _in_colour(x[-grays:], _gray)
+            if blurred: x = _where(x, q.sigma > 0, _gaussian_blur, q.sigma, size // 10 // 2 * 2 + 1)
             out[place[rows]] = x.clamp_(0, 1).to(out.dtype) # weights that sum to 1 stray from it by a rounding
     return out
+
+def _in_colour(images: Float[Tensor, "n c size size"], transform: Callable, *parameters: Any) -> Float[Tensor, "n c size size"]:
+    "`_on_colours`, without a look at the type."
+    if images.shape[1] < 4: return transform(images, *parameters)
+    return torch.cat([transform(images[:, :3], *parameters), images[:, 3:]], 1)
 
 # %% ../nbs/31_augment.ipynb #7f85a295
 @torch.no_grad()
 def render_views(
-    images: UInt8[Tensor, "b c height width"] | Float[Tensor, "b c height width"], # uint8, or float in [0, 1]; c = 1, 3 or 4 channels
+    images: UInt8[Tensor, "b c height width"] | Float[Tensor, "b c height width"], # uint8, or float in [0, 1]
     parameters: ViewParameters, # of n views, n a multiple of b: view k of image i is row k·b + i
     size: int, # height and width of a view, in pixels; the blur's kernel is a tenth of it
-) -> Float[Tensor, "n c size size"]: # in [0, 1], on the images' device
-    """Make the views that these parameters describe. A grey image (one channel) has brightness and contrast, but no saturation, hue or grey view; of four channels the first three are colours, and the last is cropped, mirrored and blurred only.
-
-    Raises `TypeError` for what is no tensor, `ValueError` for images of another shape, type or range."""
+) -> Float[Tensor, "n c size size"]: # in [0, 1], on the images' device; float32 for uint8 images, else of their type
+    "Make the views that these parameters describe. Raises `TypeError` or `ValueError` for images of another shape, type or range, and for parameters that do not fit them."
     _check_images(images)
-    if images.is_floating_point() and images.numel() and not -1e-3 <= (range := images.aminmax())[0] <= range[1] <= 1.001:
+    if images.is_floating_point() and len(images) and not -1e-3 <= (range := images.aminmax())[0] <= range[1] <= 1.001:
         raise ValueError(f"images: values from {range[0]:.3g} to {range[1]:.3g}. Float images are to be in [0, 1]: divide by 255, or undo the normalization")
+    size = whole_number("size", size)
+    _check_parameters(parameters, images)
     with torch.autocast(images.device.type, enabled=False): return _render(images, parameters, size)
+
+def _check_parameters(p: Any, images: Tensor) -> None:
+    "Raises `TypeError` or `ValueError` for what are no parameters of views of these images."
+    if not isinstance(p, ViewParameters): raise TypeError(f"parameters: expected ViewParameters, got {type(p).__name__}. Draw them with SimCLRViews().parameters(...)")
+    n = len(p.box) if isinstance(p.box, Tensor) and p.box.ndim else 0
+    _check_boxes("parameters.box", p.box, n, *images.shape[2:])
+    for name in ("flip", "jitter", "gray"): _check_tensor(f"parameters.{name}", getattr(p, name), (n,), "bool")
+    _check_tensor("parameters.factors", p.factors, (n, 4))
+    _check_tensor("parameters.sigma", p.sigma, (n,))
+    _check_range("parameters.sigma", p.sigma, 0)
+    _check_order("parameters.order", p.order, n)
+    elsewhere = [name for name, value in vars(p).items() if value.device.type != "cpu"]
+    if elsewhere: raise ValueError(f"parameters.{elsewhere[0]}: expected a tensor on the CPU, got one on {getattr(p, elsewhere[0]).device}. Move it by .cpu()")
+    if n % max(1, len(images)) or (n and not len(images)):
+        raise ValueError(f"parameters: expected as many views of each image, got {n} views for {len(images)} images")
 
 # %% ../nbs/31_augment.ipynb #60238a35
 @dataclass(frozen=True)
 class SimCLRViews:
-    "SimCLR's augmentations as a recipe; call it to make views. Chen et al., *A Simple Framework for Contrastive Learning of Visual Representations*, ICML 2020."
+    """SimCLR's augmentations as a recipe; call it to make views. Chen et al., *A Simple Framework for Contrastive Learning of Visual Representations*, ICML 2020.
+
+    Images have one, three or four channels. Crop, flip and blur act on all of them. Jitter and grey act on the first three;
+    of one channel jitter changes brightness and contrast only, and grey nothing. Raises `ValueError` for a field that is out of range."""
     size: int = 32 # height and width of a view, in pixels
     crop_scale: tuple[float, float] = (0.08, 1.0) # smallest and largest share of the image's area in a crop
     flip: float = 0.5 # probability of a mirror image
@@ -349,15 +513,12 @@ class SimCLRViews:
     blur: float | None = None # probability of a blur; None: 0 up to 64 pixels, else 0.5
 
     def __post_init__(self):
-        object.__setattr__(self, "size", whole_number("size", self.size, 1, 65_536))
+        object.__setattr__(self, "size", whole_number("size", self.size, 1, 2 ** 14))
         for name, small, large in (("strength", 0.5, 1.0), ("blur", 0.0, 0.5)):
             if getattr(self, name) is None: object.__setattr__(self, name, small if self.size <= 64 else large)
         for name, top in dict(flip=1, jitter=1, gray=1, blur=1, strength=2.5).items(): # 2.5 turns hue by half a turn
-            real_number(name, getattr(self, name), low=0, high=top)
-        if not isinstance(self.crop_scale, (tuple, list)) or len(self.crop_scale) != 2: raise ValueError(f"crop_scale: {self.crop_scale!r}. Give (smallest, largest), two shares of the image's area")
-        object.__setattr__(self, "crop_scale", tuple(self.crop_scale)) # JSON has only lists
-        low, high = (real_number("crop_scale", share) for share in self.crop_scale)
-        if not 0 < low <= high <= 1: raise ValueError(f"crop_scale: {self.crop_scale}. Give (smallest, largest) with 0 < smallest <= largest <= 1")
+            object.__setattr__(self, name, real_number(name, getattr(self, name), 0, top))
+        object.__setattr__(self, "crop_scale", _shares("crop_scale", self.crop_scale)) # JSON has only lists
 
     def parameters(
         self,
@@ -366,23 +527,30 @@ class SimCLRViews:
         width: int, # of the source images, in pixels
         generator: torch.Generator, # where the draws come from
     ) -> ViewParameters: # on the CPU
-        "Draw the parameters of n views."
+        "Draw the parameters of n views. Raises `TypeError` or `ValueError` as `crop_boxes` does."
         return _view_parameters(self, n, height, width, generator)
 
     def __call__(
         self,
-        images: UInt8[Tensor, "b 3 height width"] | Float[Tensor, "b 3 height width"], # uint8, or float in [0, 1], on any device
+        images: UInt8[Tensor, "b c height width"] | Float[Tensor, "b c height width"], # uint8, or float in [0, 1], on any device
         generator: torch.Generator, # where the draws come from; one on the CPU gives the same draws for images on any device
         views: int = 2, # views an image
         among: tuple[int, int] | None = None, # (start, total): these are images start, start + 1, … of a batch of `total`, and get the views that they have in it
-    ) -> Float[Tensor, "n 3 size size"]: # n = views·b, in [0, 1], float32 for uint8 images
-        "Random views, view-major: row k·b + i is view k of image i. Raises `ValueError` as `render_views` does, and where `among` has no room for the images."
+    ) -> Float[Tensor, "n c size size"]: # n = views·b, in [0, 1], float32 for uint8 images
+        "Random views, view-major: row k·b + i is view k of image i. Raises `TypeError` or `ValueError` as `render_views` does, and where `among` has no room for the images."
         _check_images(images)
-        views = whole_number("views", views, 1, 1000)
-        if not isinstance(generator, torch.Generator): raise TypeError(f"generator: expected a torch.Generator, such as core.generator(0), got {type(generator).__name__}")
-        start, total = among or (0, len(images))
+        views = whole_number("views", views)
+        _check_generator(generator)
+        start, total = _place(among, len(images))
         if not 0 <= start <= total - len(images):
             raise ValueError(f"among: {among} for {len(images)} images. Give (number of the first, images in the whole batch), with room for all of them")
         p = self.parameters(views * total, *images.shape[-2:], generator)
-        if among: p = p[torch.arange(views * total).view(views, total)[:, start:start + len(images)].flatten()]
+        if among is not None: p = p[torch.arange(views * total).view(views, total)[:, start:start + len(images)].flatten()]
         return render_views(images, p, self.size)
+
+def _place(among: Any, n: int) -> tuple[int, int]:
+    "Where images stand in a batch, and how large it is."
+    if among is None: return 0, n
+    if not isinstance(among, (tuple, list)) or len(among) != 2:
+        raise ValueError(f"among: expected (number of the first image, images in the whole batch), got {_shown(among)}")
+    return whole_number("among", among[0], 0), whole_number("among", among[1], 0)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -20,13 +21,13 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .augment import SimCLRViews, resize
-from .core import generator, pick, real_number, whole_number
+from .core import _shown, generator, pick, real_number, whole_number
 from .data import ImageSet, batches
 
 # %% auto #0
-__all__ = ['encode', 'usable_labels', 'Interval', 'bootstrap_interval', 'paired_difference', 'seed_interval', 'mean_per_class',
-           'ProbeResult', 'linear_probe', 'SGDProbeResult', 'sgd_probe', 'transfer', 'FewShotResult', 'few_shot_probe',
-           'knn_predict', 'knn_accuracy', 'alignment', 'uniformity', 'effective_rank']
+__all__ = ['encode', 'Interval', 'bootstrap_interval', 'paired_difference', 'seed_interval', 'ProbeResult', 'linear_probe',
+           'SGDProbeResult', 'sgd_probe', 'transfer', 'FewShotResult', 'few_shot_probe', 'knn_predict', 'knn_accuracy',
+           'alignment', 'uniformity', 'effective_rank']
 
 # %% ../nbs/34_evaluation.ipynb #149ea5a4
 @contextmanager
@@ -54,49 +55,94 @@ def encode(
     size: int | None = None, # height and width, in pixels, to resize images to before they are encoded; None: as they are
     workers: int | None = None, # loader processes for images in files; None: one a core, at most 8
     gather: bool = True, # where `torch.distributed` runs, each process encodes its share and gets all features, so all must call; False: this process works alone
-) -> Float[Tensor, "n d"]: # features of all images in their order; float32, on the CPU
-    """Features of a whole data set from a frozen encoder. Rows of images that cannot be read (`data.unreadable`) are NaN; `usable_labels` leaves them out of probes.
+) -> Float[Tensor, "n d"]: # features of all images in their order, NaN for those that cannot be read; float32, on the CPU
+    """Features of a whole data set from a frozen encoder. Images that cannot be read are warned of and named in `data.unreadable`;
+    their rows are NaN, which no probe accepts: leave them out.
 
-    Raises `ValueError` for a precision that is none of the three, and for a data set without images, or of which none can be read."""
-    if not isinstance(encoder, nn.Module): raise TypeError(f"encoder: expected a torch.nn.Module, got {type(encoder).__name__}")
-    if not isinstance(data, ImageSet): raise TypeError(f"data: expected a data set, such as `load_data` gives, got {type(data).__name__}")
-    whole_number("batch_size", batch_size)
-    if size is not None: whole_number("size", size)
-    if not len(data): raise ValueError(f"data: {data.name} has no images. Give at least one")
-    device, features = next(encoder.parameters()).device, None
+    Raises `TypeError` or `ValueError` for arguments of another kind, and for a data set without images, or without one that can be read."""
+    device = _check_encoding(encoder, data, batch_size, precision, size, workers)
+    features = None
     processes, rank = (dist.get_world_size(), dist.get_rank()) if gather and dist.is_available() and dist.is_initialized() else (1, 0)
     bounds = [len(data) * r // processes for r in range(processes + 1)]
     start, end = bounds[rank], max(bounds[rank] + 1, bounds[rank + 1]) # one image at least, which tells the width
-    part = data if processes == 1 else data.subset(torch.arange(start, end))
+    share = data if processes == 1 else data.subset(torch.arange(start, end))
     with _evaluating(encoder):
-        for batch in batches(part, batch_size, device=device, workers=workers):
+        for batch in batches(share, batch_size, device=device, workers=workers):
             h = _features(encoder, batch.images.float() / 255 if size in (None, data.size) else resize(batch.images, size), precision)
+            if h.ndim != 2 or len(h) != len(batch.numbers):
+                raise ValueError(f"encoder: expected features (B, d) of {len(batch.numbers)} images, got shape {tuple(h.shape)}. Flatten what it gives")
             if features is None: features = torch.full((len(data), h.shape[1]), torch.nan)
             features[start + batch.numbers] = h.cpu()
-    if features is None: raise ValueError(f"data: of {data.name} no image can be read, e.g. {next(iter(part.unreadable.values()), '')}")
-    if part is not data: data.unreadable.update({start + number: why for number, why in part.unreadable.items()})
-    for r in range(processes if processes > 1 else 0):
-        share = features[bounds[r]:bounds[r + 1]]
-        sent = share.to(device)
-        if len(share): dist.broadcast(sent, src=r)
-        share.copy_(sent)
-    if processes > 1: _share_unreadable(data, device)
+    if processes > 1: return _gathered(features, data, share, bounds, device)
+    if features is None: raise ValueError(_NONE_READ.format(len(data), data.name))
     return features
 
-def _share_unreadable(data: ImageSet, device: torch.device) -> None:
-    "Let every process know which images another one could not read."
-    found = torch.zeros(len(data), dtype=torch.int32, device=device)
-    if data.unreadable: found[list(data.unreadable)] = 1
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    for number in found.nonzero()[:, 0].tolist(): data.unreadable.setdefault(number, "another process could not read it")
+_NONE_READ = "data: none of the {} images of {} can be read. Replace them; data.unreadable says why"
 
-def usable_labels(
-    data: ImageSet, # whose images were encoded
-) -> Int[Tensor, "n"]: # −1 where an image has no label, or could not be read
-    "The labels for a probe of `encode`'s features: probes leave out rows with −1."
-    labels = data.labels.clone()
-    if data.unreadable: labels[list(data.unreadable)] = -1
-    return labels
+def _check_encoding(encoder: Any, data: Any, batch_size: Any, precision: Any, size: Any, workers: Any) -> torch.device:
+    "The encoder's device. Raises `TypeError` or `ValueError` for arguments of `encode`."
+    device = _device_of(encoder)
+    _check_data("data", data)
+    whole_number("batch_size", batch_size)
+    _check_precision(precision)
+    if size is not None: whole_number("size", size, 1, 2 ** 14)
+    if workers is not None: whole_number("workers", workers, 0, 1024)
+    return device
+
+def _device_of(encoder: Any) -> torch.device:
+    "Where an encoder is. Raises `TypeError` or `ValueError` for what is none."
+    if not isinstance(encoder, nn.Module): raise TypeError(f"encoder: expected a torch.nn.Module, got {type(encoder).__name__}. Build one with build_encoder, or load one with load_encoder")
+    first = next(encoder.parameters(), None)
+    if first is None: raise ValueError(f"encoder: expected a network, got {type(encoder).__name__} without parameters, which says nothing of its device. Give it one")
+    return first.device
+
+def _check_data(name: str, data: Any) -> None:
+    "Raises `TypeError` or `ValueError` for what is no data set with images."
+    if not isinstance(data, ImageSet): raise TypeError(f"{name}: expected a data set, such as load_data('digits').train, got {type(data).__name__}. Wrap images in a TensorSet")
+    if not len(data): raise ValueError(f"{name}: {data.name} has no images. Give at least one")
+
+def _check_precision(precision: Any) -> None:
+    "Raises `ValueError` for an unknown precision."
+    if not isinstance(precision, str): raise ValueError(f"precision: expected float32, bfloat16 or float16, got {_shown(precision)}")
+    try: pick("precision", precision, dict.fromkeys(("float32", "bfloat16", "float16")))
+    except ValueError as e: raise ValueError(f"precision: {e}") from None
+
+def _gathered(
+    features: Float[Tensor, "n d"] | None, # with this process's rows; None if it could read none
+    data: ImageSet, # all images
+    share: ImageSet, # this process's
+    bounds: list[int], # where each process's share begins, and the end
+    device: torch.device, # where processes exchange
+) -> Float[Tensor, "n d"]: # with all rows
+    "The features of all processes; images that one of them could not read are unreadable for all."
+    width = torch.tensor([0 if features is None else features.shape[1]], device=device)
+    dist.all_reduce(width, dist.ReduceOp.MAX)
+    if not width.item(): raise ValueError(_NONE_READ.format(len(data), data.name))
+    if features is None: features = torch.full((len(data), int(width)), torch.nan)
+    read = torch.ones(len(data), dtype=torch.uint8)
+    start = bounds[dist.get_rank()]
+    for number, why in share.unreadable.items():
+        data.unreadable.setdefault(start + number, why)
+        read[start + number] = 0
+    for rows in (features, read):
+        for r in range(len(bounds) - 1):
+            part = rows[bounds[r]:bounds[r + 1]]
+            sent = part.to(device)
+            if len(part): dist.broadcast(sent, src=r)
+            part.copy_(sent)
+    for number in (read == 0).nonzero()[:, 0].tolist(): data.unreadable.setdefault(number, "another process could not read it")
+    return features
+
+def _readable(
+    x: Float[Tensor, "n d"], # features of all images, from `encode`
+    data: ImageSet, # the images
+) -> tuple[Float[Tensor, "m d"], Int[Tensor, "m"]]: # features and labels of those that could be read
+    "Leave out images that could not be read, and say how many."
+    if not data.unreadable: return x, data.labels
+    read = torch.ones(len(data), dtype=torch.bool)
+    read[list(data.unreadable)] = False
+    warnings.warn(f"data: {len(data.unreadable)} of {len(data)} images of {data.name} could not be read, and do not count in its accuracies. Remove or replace them", stacklevel=3)
+    return x[read.to(x.device)], data.labels[read]
 
 # %% ../nbs/34_evaluation.ipynb #8596afa5
 @dataclass(frozen=True)
@@ -106,15 +152,27 @@ class Interval:
     low: float # lower end
     high: float # upper end
 
+def _check_level(level: Any) -> None:
+    "Raises `ValueError` for what is no share."
+    try: real_number("level", level, above=0, below=1)
+    except ValueError: raise ValueError(f"level: expected a share between 0 and 1, such as 0.95, got {_shown(level)}") from None
+
 def _bootstrap(values: Float[Tensor, "n"], level: float, draws: int, seed: int) -> Interval:
     "Percentile bootstrap of a mean. Only how often each value is drawn matters, and these counts are multinomial."
-    if not 0 < level < 1: raise ValueError(f"level: expected a share between 0 and 1, such as 0.95, got {level}")
+    _check_level(level)
+    draws = whole_number("draws", draws)
     distinct, counts = (a.cpu().numpy() for a in values.double().unique(return_counts=True))
     rng = np.random.default_rng(generator(seed, "bootstrap").initial_seed())
     means = rng.multinomial(len(values), counts / len(values), size=draws) @ distinct / len(values)
     return Interval(values.double().mean().item(), *np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist())
 
 # %% ../nbs/34_evaluation.ipynb #f610a4bc
+def _check_is_tensor(name: str, value: Any) -> None:
+    "Raises `TypeError` for what is no tensor."
+    if isinstance(value, Tensor): return
+    mend = "Wrap it in torch.from_numpy" if isinstance(value, np.ndarray) else "Make it one with torch.as_tensor"
+    raise TypeError(f"{name}: expected a tensor, got {_shown(value)} of type {type(value).__name__}. {mend}")
+
 def bootstrap_interval(
     correct: Bool[Tensor, "n"], # whether each test image was classified correctly
     *,
@@ -122,8 +180,8 @@ def bootstrap_interval(
     draws: int = 10_000, # resampled test sets
     seed: int = 0, # of the resampling
 ) -> Interval: # of the accuracy; of no width where all or none are correct
-    "Interval of an accuracy over test images, for this one encoder. Raises `ValueError` for what is no vector of booleans, or empty."
-    if not isinstance(correct, Tensor): raise TypeError(f"correct: expected a tensor of booleans, got {type(correct).__name__}. Convert it: torch.tensor(list)")
+    "Interval of an accuracy over test images, for this one encoder. Raises `TypeError` or `ValueError` for what is no vector of booleans, or empty."
+    _check_is_tensor("correct", correct)
     if correct.dtype != torch.bool or correct.ndim != 1 or not len(correct):
         raise ValueError(f"correct: expected booleans (n,), one a test image, got {correct.dtype} {tuple(correct.shape)}. Compare predictions with labels")
     return _bootstrap(correct, level, draws, seed)
@@ -136,68 +194,58 @@ def paired_difference(
     draws: int = 10_000, # resampled test sets
     seed: int = 0, # of the resampling
 ) -> Interval: # of the accuracy of a minus that of b
-    "Interval of the difference of two models over test images. Images that both get right, or both wrong, cancel. Raises `ValueError` for vectors that do not match."
-    for name, value in (("correct_a", correct_a), ("correct_b", correct_b)):
-        if not isinstance(value, Tensor): raise TypeError(f"{name}: expected a tensor of booleans, got {type(value).__name__}. Convert it: torch.tensor(list)")
+    "Interval of the difference of two models over test images. Images that both get right, or both wrong, cancel. Raises `TypeError` or `ValueError` for vectors that do not match."
+    _check_is_tensor("correct_a", correct_a)
+    _check_is_tensor("correct_b", correct_b)
     if not correct_a.dtype == correct_b.dtype == torch.bool or correct_a.shape != correct_b.shape or correct_a.ndim != 1 or not len(correct_a):
         raise ValueError(f"correct_a, correct_b: expected booleans (n,) for the same images, got {correct_a.dtype} {tuple(correct_a.shape)} and {correct_b.dtype} {tuple(correct_b.shape)}")
     return _bootstrap(correct_a.double() - correct_b.to(correct_a.device).double(), level, draws, seed)
 
 # %% ../nbs/34_evaluation.ipynb #fb8dea2b
+def _check_runs(values: Any) -> list[float]:
+    "The numbers, as Python's. Raises `ValueError` for what are none."
+    flat = values.tolist() if isinstance(values, (np.ndarray, Tensor)) and values.ndim == 1 else values
+    if not isinstance(flat, (list, tuple)): raise ValueError(f"values: expected a list of numbers, one a seed, got {_shown(values)}")
+    return [real_number("values", value) for value in flat]
+
 def seed_interval(
     values: Sequence[float], # one number a seed
     *,
     level: float = 0.95, # share of repetitions for which the interval holds the truth
 ) -> Interval: # of the mean over seeds
-    "Student's interval of a mean over runs, which are taken as normal. Raises `ValueError` for fewer than two values."
-    if isinstance(values, str) or not hasattr(values, "__len__"): raise TypeError(f"values: expected a list of numbers, got {values!r:.80}")
-    for value in values: real_number("values", value)
+    "Student's interval of a mean over runs, which are taken as normal. Raises `ValueError` for fewer than two values, and for what are no finite numbers."
+    values = _check_runs(values)
     if len(values) < 2: raise ValueError(f"values: expected two or more, one a seed, got {len(values)}. One run has no spread")
-    if not 0 < level < 1: raise ValueError(f"level: expected a share between 0 and 1, such as 0.95, got {level}")
+    _check_level(level)
     from scipy.stats import t
     mean, half = np.mean(values), t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
     return Interval(float(mean), float(mean - half), float(mean + half))
 
 # %% ../nbs/34_evaluation.ipynb #29799583
+def _check_features(name: str, x: Any) -> None:
+    "Raises `TypeError` or `ValueError` for what are no finite features."
+    _check_is_tensor(name, x)
+    if x.ndim != 2 or not x.is_floating_point() or not x.shape[1]:
+        raise ValueError(f"{name}: expected floating-point features (n, d), got {x.dtype} {tuple(x.shape)}. Flatten and convert them")
+    if bad := sum(int((~block.isfinite()).any(1).sum()) for block in x.split(2 ** 14)):
+        raise ValueError(f"{name}: {bad} of {len(x)} rows hold NaN or infinity. Leave out images that could not be read (`data.unreadable`); "
+                         "otherwise the encoder has diverged: lower its learning rate")
+
 def _labelled(name: str, x: Float[Tensor, "n d"], y: Int[Tensor, "n"]) -> tuple[Int[Tensor, "n"], Int[Tensor, "m"]]:
     "int64 labels, and the numbers of the rows that have one, both on the features' device; no feature is copied. Raises `ValueError` for what cannot be used."
-    for part, value in (("x", x), ("y", y)):
-        if not isinstance(value, Tensor): raise TypeError(f"{name}_{part}: expected a tensor, got {type(value).__name__}. Convert it: torch.from_numpy(array), torch.tensor(list)")
-    if not x.is_floating_point(): raise ValueError(f"{name}_x: expected features of a floating-point type, got {x.dtype}. Convert them: .float()")
-    if x.ndim != 2 or y.shape != x.shape[:1] or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise ValueError(f"{name}_x, {name}_y: expected features (n, d) and as many whole-number labels, got {tuple(x.shape)} and {y.dtype} {tuple(y.shape)}")
+    _check_features(f"{name}_x", x)
+    _check_is_tensor(f"{name}_y", y)
+    if y.shape != x.shape[:1] or y.is_floating_point() or y.is_complex():
+        raise ValueError(f"{name}_y: expected as many whole-number labels as {name}_x has rows, got {y.dtype} {tuple(y.shape)} for {tuple(x.shape)}")
     y = y.long().to(x.device).contiguous() # searchsorted warns about strided labels
     rows = (y >= 0).nonzero()[:, 0]
-    blocks = zip(x.split(2 ** 14), y.split(2 ** 14))
-    if bad := sum(int(((~block.isfinite()).any(1) & (labels >= 0)).sum()) for block, labels in blocks):
-        raise ValueError(f"{name}_x: {bad} of {len(rows)} labelled rows hold NaN or infinity. The encoder has diverged: lower its learning rate; or images could not be read: use `usable_labels`")
     if not len(rows): raise ValueError(f"{name}_y: none of the {len(y)} rows has a label (−1 means unknown). Give labels for some")
     return y, rows
-
-def _check_features(name: str, x: Tensor) -> None:
-    "Raises `TypeError` for what is no tensor, `ValueError` for one that is no table of finite features."
-    if not isinstance(x, Tensor): raise TypeError(f"{name}: expected a tensor (n, d), got {type(x).__name__}. Convert it: torch.from_numpy(array), torch.tensor(list)")
-    if x.ndim != 2 or not x.is_floating_point(): raise ValueError(f"{name}: expected features (n, d) of a floating-point type, got {x.dtype} {tuple(x.shape)}")
-    if x.numel() and not math.isfinite(x.sum().item()) and not x.isfinite().all(): raise ValueError(f"{name}: has NaN or infinite values. The encoder has diverged, or images could not be read")
 
 def _same_width(train_x: Float[Tensor, "n d"], test_x: Float[Tensor, "m d"]) -> None:
     "Raises `ValueError` where training and test features cannot come from one encoder."
     if train_x.shape[1] != test_x.shape[1]:
         raise ValueError(f"train_x, test_x: {train_x.shape[1]} and {test_x.shape[1]} features. Encode both with one encoder")
-
-# %% ../nbs/34_evaluation.ipynb #6d1a7b30
-def mean_per_class(
-    correct: Bool[Tensor, "n"], # whether each test image was classified correctly
-    labels: Int[Tensor, "n"], # their labels
-) -> float: # in [0, 1]
-    "The mean over the classes of the accuracy within each, over the classes that occur. Raises `ValueError` for vectors that do not match."
-    for name, value in (("correct", correct), ("labels", labels)):
-        if not isinstance(value, Tensor): raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}. Convert it: torch.tensor(list)")
-    if correct.shape != labels.shape or correct.ndim != 1 or not len(correct):
-        raise ValueError(f"correct, labels: expected vectors of one length, got {tuple(correct.shape)} and {tuple(labels.shape)}")
-    _, y = labels.cpu().unique(return_inverse=True)
-    right = y.bincount(weights=correct.cpu().double())
-    return (right / y.bincount()).mean().item()
 
 # %% ../nbs/34_evaluation.ipynb #98f3994a
 _BLOCK = 2 ** 22 # entries of a block's features and logits: 32 MiB of float64
@@ -284,8 +332,6 @@ def _fit_path(
     tolerance: float = 1e-4, # a fit has converged when no entry of the gradient is larger
 ) -> Iterator[tuple[float, Float[Tensor, "d c"], Float[Tensor, "c"], bool]]: # λ, weight, bias, converged
     "Fit the probe for each penalty, strongest first, in float64. Weight and bias are for the features as they came, and of their type."
-    for l2 in l2s: real_number("l2", l2)
-    if not l2s or not min(l2s) > 0: raise ValueError(f"l2: expected penalties above zero, got {list(l2s)}. Without a penalty, weights of separable classes grow for ever")
     data = _Standardized(x, y, rows, classes)
     w = torch.zeros(x.shape[1] + 1, classes, dtype=torch.float64, device=x.device)
     for l2 in sorted(l2s, reverse=True):
@@ -294,6 +340,13 @@ def _fit_path(
         w, converged = _minimize(w, data, penalty, tolerance)
         weight = w[:-1] / data.std[:, None]
         yield l2, weight.to(x.dtype), (w[-1] - data.mean @ weight).to(x.dtype), converged
+
+def _check_penalties(name: str, values: Any) -> None:
+    "Raises `ValueError` for what are no penalties."
+    try: right = bool([real_number(name, l2, above=0) for l2 in values])
+    except (TypeError, ValueError): right = False
+    if not right or isinstance(values, (str, dict, Tensor)):
+        raise ValueError(f"{name}: expected penalties above zero, got {_shown(values)}. Without a penalty, weights of separable classes grow for ever")
 
 # %% ../nbs/34_evaluation.ipynb #7c5cd72e
 def _draw(y: Int[Tensor, "n"], counts: Int[Tensor, "c"], generator: torch.Generator) -> Bool[Tensor, "n"]:
@@ -311,7 +364,6 @@ def _draw(y: Int[Tensor, "n"], counts: Int[Tensor, "c"], generator: torch.Genera
 class ProbeResult:
     "What `linear_probe` found."
     accuracy: float # on the test rows, in [0, 1]
-    mean_per_class: float # the mean over the classes of the accuracy within each, in [0, 1]: where classes differ in size, the largest does not decide
     l2: float # the chosen penalty λ
     validation_accuracy: float # at that penalty, on the held-out part of the training rows
     validation: dict[float, float] # penalty to validation accuracy, the whole grid
@@ -319,6 +371,7 @@ class ProbeResult:
     n_train: int # labelled training rows, the held-out part included
     n_test: int # labelled test rows
     correct: Bool[Tensor, "m"] = field(repr=False, compare=False) # whether each labelled test row was right, on the CPU; for `paired_difference`
+    mean_per_class: float # mean over the test classes of the accuracy on each, in [0, 1]: what is rare counts as much as what is common
 
     @property
     def interval(self) -> Interval:
@@ -341,6 +394,12 @@ def _correct(x: Float[Tensor, "n d"], y: Int[Tensor, "n"], rows: Int[Tensor, "m"
     w, b, classes = w.to(x), b.to(x), classes.to(x.device)
     return torch.cat([classes[(x[r] @ w + b).argmax(1)] == y[r] for r in rows.split(max(1, _BLOCK // sum(w.shape)))]).cpu()
 
+def _mean_per_class(correct: Bool[Tensor, "m"], y: Int[Tensor, "m"]) -> float:
+    "Mean over the classes of the accuracy on each."
+    classes, place = y.cpu().unique(return_inverse=True)
+    right = torch.zeros(len(classes), dtype=torch.float64).index_add_(0, place, correct.cpu().double())
+    return (right / place.bincount()).mean().item()
+
 # %% ../nbs/34_evaluation.ipynb #2a652402
 def linear_probe(
     train_x: Float[Tensor, "n d"], # features of the training images, from `encode`; the work happens on their device
@@ -355,9 +414,10 @@ def linear_probe(
     """Accuracy of a converged linear classifier on frozen features.
 
     Multinomial logistic regression with an l2 penalty. Standardization and penalty come from training rows alone.
-    Raises `ValueError` for shapes that do not match, features that are not finite, no labelled row, a single class, no class with two rows, or a penalty that is not positive."""
+    Beside the accuracy there is its mean over the test classes, which says more where classes are of very different size.
+    Raises `TypeError` for what is no tensor, and `ValueError` for shapes that do not match, features that are not finite, no labelled row, a single class, no class with two rows, a share outside (0, 1), or a penalty that is not positive."""
+    _check_penalties("l2s", l2s)
     real_number("validation_share", validation_share, above=0, below=1)
-    whole_number("seed", seed, -2 ** 63, 2 ** 63 - 1)
     (train_y, train), (test_y, test) = _labelled("train", train_x, train_y), _labelled("test", test_x, test_y)
     _same_width(train_x, test_x)
     classes, y = _classes(train_y, train)
@@ -372,17 +432,17 @@ def linear_probe(
     (_, w, b, ok), = _fit_path(train_x, y, train, len(classes), [l2])
     correct = _correct(test_x, test_y, test, w, b, classes)
     return ProbeResult(
-        correct.double().mean().item(), mean_per_class(correct, test_y[test]), l2, best, {l2: accuracy for accuracy, l2, _ in fits},
-        ok and all(ok for *_, ok in fits), len(train), len(test), correct)
+        correct.double().mean().item(), l2, best, {l2: accuracy for accuracy, l2, _ in fits},
+        ok and all(ok for *_, ok in fits), len(train), len(test), correct, _mean_per_class(correct, test_y[test]))
 
 # %% ../nbs/34_evaluation.ipynb #87b9e3de
 @dataclass(frozen=True)
 class SGDProbeResult:
     "What `sgd_probe` found."
     accuracy: float # on the test images, in [0, 1]
-    mean_per_class: float # the mean over the classes of the accuracy within each, in [0, 1]
     losses: tuple[float, ...] # mean training loss of each pass over the training images
     correct: Bool[Tensor, "m"] = field(repr=False, compare=False) # whether each labelled test image was right, on the CPU
+    mean_per_class: float # mean over the test classes of the accuracy on each, in [0, 1]
 
 # %% ../nbs/34_evaluation.ipynb #e8c1456e
 def sgd_probe(
@@ -399,16 +459,14 @@ def sgd_probe(
     workers: int | None = None, # loader processes for images in files; None: one a core, at most 8
     progress: bool = True, # show a bar
 ) -> SGDProbeResult:
-    "Accuracy of a linear classifier trained by SGD on augmented images (arXiv 2306.04272, after SimCLR). Raises `ValueError` where no image has a label or the loss is no longer finite."
-    if not isinstance(encoder, nn.Module): raise TypeError(f"encoder: expected a torch.nn.Module, got {type(encoder).__name__}")
+    "Accuracy of a linear classifier trained by SGD on augmented images (arXiv 2306.04272, after SimCLR). Test images that cannot be read are left out, with a warning. Raises `TypeError` or `ValueError` for arguments of another kind, where no image has a label, and where the loss is no longer finite."
+    device = _device_of(encoder)
+    _check_sgd(steps, batch_size, lr, augment, precision, workers)
     for name, data in (("train", train), ("test", test)):
-        if not isinstance(data, ImageSet): raise TypeError(f"{name}: expected a data set, such as `load_data` gives, got {type(data).__name__}")
-    for name, value in (("steps", steps), ("batch_size", batch_size)): whole_number(name, value)
-    real_number("lr", lr, above=0)
-    for name, data in (("train", train), ("test", test)):
+        _check_data(name, data)
         if not (data.labels >= 0).any(): raise ValueError(f"{name}: none of the {len(data)} images has a label (−1 means unknown). Give labels for some")
     train, test = (data if (data.labels >= 0).all() else data.subset((data.labels >= 0).nonzero()[:, 0]) for data in (train, test))
-    augment, batch_size, device, losses = augment or SimCLRViews(train.size, jitter=0, gray=0, blur=0), min(batch_size, len(train)), next(encoder.parameters()).device, []
+    augment, batch_size, device, losses = augment or SimCLRViews(train.size, jitter=0, gray=0, blur=0), min(batch_size, len(train)), device, []
     w, b = (torch.zeros(*rows, len(train.classes), device=device, requires_grad=True) for rows in ((encoder.num_features,), ()))
     optimizer = torch.optim.SGD([w, b], lr, momentum=0.9)
     with _evaluating(encoder), tqdm(total=steps, desc="SGD probe", disable=not progress) as bar:
@@ -424,10 +482,20 @@ def sgd_probe(
                 losses.append(loss.detach())
                 bar.update()
             if not losses[-1].isfinite(): raise ValueError(f"lr: the loss at step {step} is {losses[-1].item()} with learning rate {lr}. Lower it; or the encoder has diverged")
-    logits = encode(encoder, test, batch_size, precision, size=augment.size, workers=workers, gather=False) @ w.detach().cpu() + b.detach().cpu()
-    read, passes = usable_labels(test) >= 0, torch.stack(losses).split(len(train) // batch_size)
-    correct = (logits.argmax(1) == test.labels)[read]
-    return SGDProbeResult(correct.double().mean().item(), mean_per_class(correct, test.labels[read]), tuple(p.mean().item() for p in passes), correct)
+    features, labels = _readable(encode(encoder, test, batch_size, precision, size=augment.size, workers=workers, gather=False), test)
+    correct = (features @ w.detach().cpu() + b.detach().cpu()).argmax(1) == labels
+    passes = torch.stack(losses).split(len(train) // batch_size)
+    return SGDProbeResult(correct.double().mean().item(), tuple(p.mean().item() for p in passes), correct, _mean_per_class(correct, labels))
+
+def _check_sgd(steps: Any, batch_size: Any, lr: Any, augment: Any, precision: Any, workers: Any) -> None:
+    "Raises `TypeError` or `ValueError` for arguments of `sgd_probe`."
+    if isinstance(steps, int) and steps < 1: raise ValueError(f"steps: expected at least 1, got {steps}")
+    whole_number("steps", steps)
+    whole_number("batch_size", batch_size)
+    real_number("lr", lr, above=0)
+    if augment is not None and not isinstance(augment, SimCLRViews): raise TypeError(f"augment: expected SimCLRViews(...) or None, got {_shown(augment)}")
+    _check_precision(precision)
+    if workers is not None: whole_number("workers", workers, 0, 1024)
 
 # %% ../nbs/34_evaluation.ipynb #934597c0
 def transfer(
@@ -440,19 +508,20 @@ def transfer(
     precision: str = "float32", # arithmetic of the encoder: float32, bfloat16 or float16
     seed: int = 0, # of the probe's validation split
 ) -> ProbeResult:
-    "Converged linear probe of a second data set. Raises `ValueError` as `encode` and `linear_probe` do."
-    train_x, test_x = (encode(encoder, data, batch_size, precision, size=size) for data in (train, test))
-    return linear_probe(train_x, usable_labels(train), test_x, usable_labels(test), seed=seed)
+    "Converged linear probe of a second data set; images that cannot be read are left out, with a warning. Raises `TypeError` or `ValueError` as `encode` and `linear_probe` do."
+    for name, data in (("train", train), ("test", test)): _check_data(name, data)
+    splits = [_readable(encode(encoder, data, batch_size, precision, size=size), data) for data in (train, test)]
+    return linear_probe(*splits[0], *splits[1], seed=seed)
 
 # %% ../nbs/34_evaluation.ipynb #9f9bc0ab
 @dataclass(frozen=True)
 class FewShotResult:
     "What `few_shot_probe` found."
     accuracy: float # mean over the draws, in [0, 1]
-    mean_per_class: float # the same of the mean over the classes of the accuracy within each
     std: float # standard deviation of the draws' accuracies
     draws: tuple[float, ...] # accuracy of each draw
     converged: bool # whether every fit did
+    mean_per_class: float # mean over the draws, and over the test classes, of the accuracy on each, in [0, 1]
 
     @property
     def interval(self) -> Interval:
@@ -474,24 +543,25 @@ def few_shot_probe(
     """Accuracy of a linear classifier that sees a few labels a class: mean and spread over random draws of the labelled rows.
 
     The classifier is that of `linear_probe` with a fixed penalty, standardized by the labelled rows. Raises `ValueError` as `linear_probe`, and for a class with fewer rows than `per_class`."""
+    if isinstance(draws, int) and draws < 1: raise ValueError(f"draws: expected at least 1, got {draws}")
+    whole_number("draws", draws)
+    whole_number("per_class", per_class, -10 ** 9) # the range is that of the data: see below
+    _check_penalties("l2", [l2])
     (train_y, train), (test_y, test) = _labelled("train", train_x, train_y), _labelled("test", test_x, test_y)
     _same_width(train_x, test_x)
     classes, y = _classes(train_y, train)
     sizes = y[train].cpu().bincount()
-    whole_number("draws", draws)
-    whole_number("seed", seed, -2 ** 63, 2 ** 63 - 1)
-    if isinstance(per_class, bool) or not isinstance(per_class, int): raise ValueError(f"per_class: expected a whole number, got {per_class!r}")
     if not 1 <= per_class <= sizes.min():
         raise ValueError(f"per_class: expected 1 to {sizes.min()}, the rows of class {classes[sizes.argmin()].item()}, got {per_class}")
-    accuracies, means, converged = [], [], True
+    accuracies, per_classes, converged = [], [], True
     for draw in range(draws):
         chosen = _draw(y[train].cpu(), torch.full_like(sizes, per_class), generator(seed, "few shot", draw)).to(y.device)
         (_, w, b, ok), = _fit_path(train_x, y, train[chosen], len(classes), [l2])
         correct = _correct(test_x, test_y, test, w, b, classes)
         accuracies.append(correct.double().mean().item())
-        means.append(mean_per_class(correct, test_y[test]))
+        per_classes.append(_mean_per_class(correct, test_y[test]))
         converged &= ok
-    return FewShotResult(float(np.mean(accuracies)), float(np.mean(means)), float(np.std(accuracies)), tuple(accuracies), converged)
+    return FewShotResult(float(np.mean(accuracies)), float(np.std(accuracies)), tuple(accuracies), converged, float(np.mean(per_classes)))
 
 # %% ../nbs/34_evaluation.ipynb #6ee609e3
 @torch.no_grad()
@@ -504,11 +574,9 @@ def knn_predict(
     temperature: float = 0.07, # T: the smaller, the more the nearest ones count; infinite: all the same
 ) -> Int[Tensor, "m"]: # labels, on the device of `test_x`; the smaller one where votes tie
     "Labels by a weighted vote of the nearest training rows by cosine (arXiv 1805.01978). Raises `ValueError` as `knn_accuracy` does."
-    whole_number("k", k, -10 ** 9)
-    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)): raise ValueError(f"temperature: expected a positive number, got {temperature!r}")
-    _check_features("test_x", test_x)
-    if k < 1 or not temperature > 0: raise ValueError(f"k, temperature: expected k >= 1 and temperature > 0, got {k} and {temperature}")
+    k = _check_votes(k, temperature)
     train_y, train = _labelled("train", train_x, train_y)
+    _check_features("test_x", test_x)
     _same_width(train_x, test_x)
     classes, y = train_y[train].unique(return_inverse=True)
     predicted = []
@@ -525,6 +593,13 @@ def knn_predict(
         predicted.append(classes[votes.argmax(1)])
     return torch.cat(predicted).to(test_x.device)
 
+def _check_votes(k: Any, temperature: Any) -> int:
+    "k. Raises `ValueError` for what is no number of neighbours, or no temperature."
+    k = whole_number("k", k)
+    if isinstance(temperature, float) and temperature == math.inf: return k
+    real_number("temperature", temperature, above=0)
+    return k
+
 # %% ../nbs/34_evaluation.ipynb #0e43ffaf
 def knn_accuracy(
     train_x: Float[Tensor, "n d"], # features of the training images; the work happens on their device
@@ -534,23 +609,29 @@ def knn_accuracy(
     *,
     k: int = 200, # neighbours that vote; all training rows where there are fewer
     temperature: float = 0.07, # T: the smaller, the more the nearest ones count; infinite: all the same
-    per_class: bool = False, # the mean over the classes of the accuracy within each, instead of that over all rows
+    per_class: bool = False, # the mean over the test classes of the accuracy on each, instead of over the rows
 ) -> float: # in [0, 1]
     """Accuracy of a weighted k-nearest-neighbour vote by cosine similarity (arXiv 1805.01978).
 
-    Raises `ValueError` for shapes that do not match, features that are not finite, no labelled row, k < 1 or a temperature that is not positive."""
+    Raises `TypeError` for what is no tensor, and `ValueError` for shapes that do not match, features that are not finite, no labelled row, k < 1 or a temperature that is not positive."""
+    if not isinstance(per_class, bool): raise TypeError(f"per_class: expected True or False, got {_shown(per_class)}")
+    _check_votes(k, temperature)
     test_y, test = _labelled("test", test_x, test_y)
     correct = knn_predict(train_x, train_y, test_x[test], k=k, temperature=temperature) == test_y[test]
-    return mean_per_class(correct, test_y[test]) if per_class else correct.double().mean().item()
+    return _mean_per_class(correct, test_y[test]) if per_class else correct.double().mean().item()
 
 # %% ../nbs/34_evaluation.ipynb #0b11f561
 def alignment(
     z1: Float[Tensor, "n d"], # features of one view of each image
     z2: Float[Tensor, "n d"], # features of the other view, in the same order
 ) -> float: # 0 (equal) to 4 (opposite)
-    "Mean squared distance of positive pairs on the unit sphere; rows are normalized first (arXiv 2005.10242). Raises `ValueError` for shapes that differ."
-    for name, z in (("z1", z1), ("z2", z2)): _check_features(name, z)
+    "Mean squared distance of positive pairs on the unit sphere; rows are normalized first (arXiv 2005.10242). Raises `TypeError` or `ValueError` for shapes that differ, and for what are no finite features."
+    _check_is_tensor("z1", z1)
+    _check_is_tensor("z2", z2)
     if z1.shape != z2.shape or z1.ndim != 2: raise ValueError(f"z1, z2: expected two views (n, d) of the same images, got {tuple(z1.shape)} and {tuple(z2.shape)}")
+    if not len(z1): raise ValueError("z1, z2: expected at least one row, got none")
+    _check_features("z1", z1)
+    _check_features("z2", z2)
     return (F.normalize(z1, dim=1) - F.normalize(z2, dim=1)).square().sum(1).mean().item()
 
 # %% ../nbs/34_evaluation.ipynb #a28d1acc
@@ -560,11 +641,12 @@ def uniformity(
     t: float = 2.0, # sharpness of the kernel
     block: int = 1024, # rows at once; memory is block × n
 ) -> float: # 0 (all rows equal) down to about -2t (t small beside d) for features spread evenly
-    "Logarithm of the mean Gaussian kernel over all pairs of rows on the unit sphere; rows are normalized first (arXiv 2005.10242). Raises `ValueError` for fewer than two rows."
-    _check_features("z", z)
-    whole_number("block", block)
-    real_number("t", t, above=0)
+    "Logarithm of the mean Gaussian kernel over all pairs of rows on the unit sphere; rows are normalized first (arXiv 2005.10242). Raises `TypeError` or `ValueError` for fewer than two rows, and for what are no finite features."
+    _check_is_tensor("z", z)
     if z.ndim != 2 or len(z) < 2: raise ValueError(f"z: expected two rows (n, d) or more, got {tuple(z.shape)}")
+    _check_features("z", z)
+    real_number("t", t, above=0)
+    block = whole_number("block", block)
     z, n = F.normalize(z, dim=1), len(z)
     each = []
     for start in range(0, n, block):
@@ -577,8 +659,9 @@ def uniformity(
 def effective_rank(
     h: Float[Tensor, "n d"], # features, as they are: subtract their mean first to leave out what all rows share
 ) -> float: # 1 to min(n, d)
-    "Exponential of the entropy of the normalized singular values (Roy and Vetterli, EUSIPCO 2007). Raises `ValueError` for what is no matrix and for all zeros."
-    _check_features("h", h)
+    "Exponential of the entropy of the normalized singular values (Roy and Vetterli, EUSIPCO 2007). Raises `TypeError` or `ValueError` for what is no finite matrix and for all zeros."
+    _check_is_tensor("h", h)
     if h.ndim != 2 or not h.any(): raise ValueError(f"h: expected a matrix (n, d) that is not all zero, got shape {tuple(h.shape)}")
+    _check_features("h", h)
     sigma = torch.linalg.svdvals(h.double())
     return torch.special.entr(sigma / sigma.sum()).sum().exp().item()

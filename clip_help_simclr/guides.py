@@ -210,8 +210,9 @@ def _finished(folder: Path, k: int, plan: dict) -> dict | None:
 # %% ../nbs/22_guides.ipynb #a3b1e106
 def _contents(guide: Guide, data: Any, numbers: Int64[Tensor, "m"]) -> UInt8[Tensor, "m 16"] | None:
     "Digests of what each row is made from. None where a row is made from more than its image or caption, or the data set cannot say."
-    if guide.row_of == "caption": texts = [digest(data.captions[i]) for i in numbers.tolist()]
-    elif guide.row_of == "image" and hasattr(data, "content"): texts = [data.content(i) for i in numbers.tolist()]
+    of = getattr(guide, "row_of", "data set")  # whoever embeds is a guide, of this package or not
+    if of == "caption": texts = [digest(data.captions[i]) for i in numbers.tolist()]
+    elif of == "image" and hasattr(data, "content"): texts = [data.content(i) for i in numbers.tolist()]
     else: return None
     return torch.frombuffer(bytearray.fromhex("".join(text[:32] for text in texts)), dtype=torch.uint8).view(-1, 16)
 
@@ -234,7 +235,7 @@ def _write_shard(folder: Path, k: int, plan: dict, rows: Tensor, ids: list[str],
 def _steps(guide: Guide, numbers: Int64[Tensor, "m"], batch_size: int) -> list[Int64[Tensor, "b"]]:
     "Numbers of the images of each step. A model's rounding may depend on how many images come at once, so the last step is filled up with copies of its last image."
     groups = list(numbers.split(batch_size)) if len(numbers) else []
-    if groups and guide.row_of == "image": groups[-1] = torch.cat([groups[-1], groups[-1][-1:].expand(batch_size - len(groups[-1]))])
+    if groups and getattr(guide, "row_of", "") == "image": groups[-1] = torch.cat([groups[-1], groups[-1][-1:].expand(batch_size - len(groups[-1]))])
     return groups
 
 def _write_shards(
@@ -540,7 +541,7 @@ def _update(folder: Path, there: dict, plan: dict, guide: Guide, data: Any, batc
     "Make the cache of a data set that has changed, keeping the rows that have not. Raises `ValueError` where the folder holds something else."
     same = {name: plan[name] for name in ("guide", "dtype", "shard_rows")}
     contents = _old_contents(folder, there, batch_size)
-    if contents is None or any(there.get(name) != value for name, value in same.items()) or guide.row_of == "data set":
+    if contents is None or any(there.get(name) != value for name, value in same.items()) or getattr(guide, "row_of", "data set") == "data set":
         try: _same_plan(folder, there, plan)
         except ValueError as e: raise ValueError(f"{e}{_other_images(folder, there, data)}") from None
     if _part()[1] > 1: raise ValueError(f"folder: the data set has changed since the cache in {str(folder)!r} was made{_other_images(folder, there, data)}. Bring it up to date in one process")
@@ -615,7 +616,7 @@ class EmbeddingCache(_Checked):
         and brought up to date where the data set has changed since: rows of unchanged images (or captions) are kept, and the bytes are those of a cache that is made anew.
 
         Raises `ValueError` where the folder holds another cache, `OSError` where it cannot be written."""
-        if not isinstance(guide, Guide): raise ValueError(f"guide: expected a guide, such as OpenCLIPGuide, got {type(guide).__name__}")
+        if not hasattr(guide, "embed") or not hasattr(guide, "name"): raise ValueError(f"guide: expected a guide, such as OpenCLIPGuide, got {type(guide).__name__}")
         if not hasattr(data, "fingerprint"): raise ValueError(f"data: expected a data set, such as load_data gives, got {type(data).__name__}")
         if not _is_count(batch_size, 1): raise ValueError(f"batch_size: expected a positive number, got {batch_size!r}")
         if folder is not None and (not isinstance(folder, (str, os.PathLike)) or not str(folder)):
@@ -1246,7 +1247,7 @@ class TextTowerGuide(Guide):
         self,
         guide: OpenCLIPGuide, # whose text tower to use
     ):
-        if not isinstance(guide, OpenCLIPGuide): raise TypeError(f"guide: expected an OpenCLIPGuide or CaptionGuide, whose text tower embeds captions, got {type(guide).__name__}")
+        if not hasattr(guide, "encode_text"): raise TypeError(f"guide: expected an OpenCLIPGuide or CaptionGuide, whose text tower embeds captions, got {type(guide).__name__}")
         self.guide, self.name, self.facts = guide, f"texts:{guide.name}", guide.facts
 
     def embed(self, data: Any, batch_size: int = 256, progress: bool = True) -> Float[Tensor, "n dim"]:
@@ -1314,7 +1315,7 @@ class TextInducedGuide(EmbeddingCache):
         progress: bool = True, # show a bar
     ) -> TextInducedGuide:
         "P(l|x) is the zero-shot posterior of a CLIP guide over the texts."
-        if not isinstance(guide, OpenCLIPGuide): raise TypeError(f"guide: expected an OpenCLIPGuide or CaptionGuide, which compares images with texts, got {type(guide).__name__}")
+        if not hasattr(guide, "encode_text"): raise TypeError(f"guide: expected an OpenCLIPGuide or CaptionGuide, which compares images with texts, got {type(guide).__name__}")
         texts = vocabulary(data.captions) if texts is None else texts
         _check_texts(texts)
         if len(set(texts)) < 2: raise ValueError(f"texts: expected 2 different texts or more, got {texts}")

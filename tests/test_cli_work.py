@@ -11,8 +11,6 @@ from clip_help_simclr.data import load_data
 from clip_help_simclr.guides import LabelGuide
 
 
-
-
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch): monkeypatch.chdir(tmp_path)
 

@@ -1,13 +1,14 @@
 """Two processes: clipped gradients and one's own augmentation are those of one process; an image that cannot be read, or a share without any, stops nobody."""
 import json
 import os
+from datetime import timedelta
 from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from processes import SECONDS, spawn
 
 from clip_help_simclr import training
 from clip_help_simclr.data import load_data
@@ -29,7 +30,7 @@ def train(name, folder):
 def work(rank, folder):
     os.environ |= dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", ACCELERATE_USE_CPU="1", OMP_NUM_THREADS="1")
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", store=dist.FileStore(str(folder / "meeting"), 2), rank=rank, world_size=2)
+    dist.init_process_group("gloo", store=dist.FileStore(str(folder / "meeting"), 2), rank=rank, world_size=2, timeout=timedelta(seconds=SECONDS))
     for name in (*RUNS, "broken"): train(name, folder / name)
     dist.destroy_process_group()
 
@@ -37,7 +38,7 @@ def work(rank, folder):
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    mp.spawn(work, (folder,), nprocs=2)
+    spawn(work, (folder,), 2)
     return folder
 
 

@@ -81,6 +81,10 @@ class Guide:
         raise NotImplementedError
 
 # %% ../nbs/22_guides.ipynb #f18cfe04
+def _check_data(data: Any, what: str) -> None:
+    "Raises `TypeError` for what is no data set with labels, or captions."
+    if not hasattr(data, what): raise TypeError(f"data: expected a data set with {what}, such as load_data gives, got {type(data).__name__}")
+
 class LabelGuide(Guide):
     "One-hot labels, a share of them wrong. For experiments: it knows what a probe asks for."
     def __init__(
@@ -99,6 +103,7 @@ class LabelGuide(Guide):
         progress: bool = True, # unused
     ) -> Float[Tensor, "n dim"]: # float32; one column a class, then eight that break ties
         "One-hot rows, ties broken. Raises `ValueError` where labels are unknown, or where noise needs a second class."
+        _check_data(data, "labels")
         labels, k = data.labels.cpu(), len(data.classes)
         if (labels < 0).any(): raise ValueError(f"data: {int((labels < 0).sum())} of {len(labels)} labels are unknown (-1). A label guide needs all of them")
         if self.noise and k < 2: raise ValueError(f"noise: {self.noise} needs another class to change to, but there is {k}")
@@ -112,6 +117,7 @@ class LabelGuide(Guide):
 # %% ../nbs/22_guides.ipynb #ddc70675
 def _header(path: Path, key: str, what: str, mend: str) -> dict:
     "The JSON under `key` in the header of a safetensors file. Every way in which the file can be wrong is a `ValueError`."
+    if not isinstance(path, (str, Path)): raise TypeError(f"path: expected a file, got {path!r:.80}")
     if not Path(path).is_file(): raise FileNotFoundError(f"path: there is no {what} at {str(path)!r}. {mend}")
     try:
         with safe_open(path, "pt") as f: head = json.loads((f.metadata() or {}).get(key, "null"))
@@ -937,7 +943,9 @@ def _parse_open_clip(text: str) -> tuple[str, str | None, str | None]:
     forms = "MODEL/TAG (ViT-B-32/openai), MODEL/FILE (ViT-B-32/weights.safetensors), MODEL/TAG=FILE, local-dir:FOLDER or hf-hub:ORGANIZATION/NAME"
     if not isinstance(text, str) or not text: raise ValueError(f"guide: expected {forms}, got {text!r}")
     if text.startswith(_SCHEMES):
-        if not text.partition(":")[2]: raise ValueError(f"guide: {text!r} names nothing. Expected {forms}")
+        name = text.partition(":")[2]
+        if not name: raise ValueError(f"guide: {text!r} names nothing. Expected {forms}")
+        if text.startswith("hf-hub:") and name.count("/") != 1: raise ValueError(f"guide: {text!r} is no name on the hub. Expected hf-hub:ORGANIZATION/NAME")
         return text, None, None
     model, _, pretrained = text.partition("/")
     if not pretrained or not model: raise ValueError(f"guide: expected {forms}, got {text!r}")
@@ -961,6 +969,7 @@ class OpenCLIPGuide(Guide):
     ):
         """Load the model. Raises `ValueError` for an unknown model or tag and for a file that does not fit,
         `FileNotFoundError` where the weights of a tag are neither here nor to be fetched. Warns where a file may need other settings than the model's."""
+        if not isinstance(pretrained, (str, Path, type(None))): raise TypeError(f"pretrained: expected a tag, a file, or None, got {pretrained!r:.80}")
         pretrained = None if pretrained is None else os.fspath(pretrained)
         name = f"openclip:{model}" + (f"/{Path(pretrained).name}" if pretrained else "")
         loaded = _load_open_clip(model, pretrained, settings)
@@ -1139,6 +1148,7 @@ def _fit_captions(model: nn.Module, images: Callable[[Tensor], Tensor], tokens: 
 # %% ../nbs/22_guides.ipynb #52e1a45c
 def _captioned(data: Any, share: float, seed: int) -> Int64[Tensor, "m"]:
     "Numbers of the images whose captions the guide may see, ascending."
+    _check_data(data, "captions")
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
         raise ValueError(f"share: expected a share of the captioned images in (0, 1], got {share!r}")
     captioned = torch.tensor([i for i, caption in enumerate(data.captions) if caption], dtype=torch.int64)
@@ -1252,7 +1262,9 @@ class TextTowerGuide(Guide):
 
     def embed(self, data: Any, batch_size: int = 256, progress: bool = True) -> Float[Tensor, "n dim"]:
         "Rows of length 1, float32, on the CPU; zeros for an image without caption: strategies leave its SimCLR row as it is. Raises `ValueError` where no image has one."
-        captioned = torch.tensor([i for i, caption in enumerate(data.captions) if caption], dtype=torch.int64)
+        _check_data(data, "captions")
+        whole_number("batch_size", batch_size)
+        captioned = torch.tensor([i for i, caption in enumerate(data.captions) if caption.strip()], dtype=torch.int64)
         if not len(captioned): raise ValueError(f"data: none of {len(data)} images has a caption. Use a data set with captions, or another guide")
         steps = tqdm(captioned.split(batch_size), self.name, disable=not progress)
         rows = torch.cat([self.guide.encode_text([data.captions[i] for i in numbers.tolist()]).cpu() for numbers in steps])
@@ -1296,6 +1308,7 @@ class TextInducedGuide(EmbeddingCache):
         data: Any, # a data set with captions
     ) -> TextInducedGuide:
         "P(l|x) counts the words of captions. An image without caption gets a row of zeros: strategies leave its SimCLR row as it is. Raises `ValueError` where no image has one."
+        _check_data(data, "captions")
         words = [Counter(re.findall(r"\w+", caption.lower())) for caption in data.captions]
         column = {word: k for k, word in enumerate(sorted(set().union(*words)))}
         if not column: raise ValueError(f"data: none of {len(data)} images has a caption. Use a data set with captions, or another guide")
@@ -1316,10 +1329,15 @@ class TextInducedGuide(EmbeddingCache):
     ) -> TextInducedGuide:
         "P(l|x) is the zero-shot posterior of a CLIP guide over the texts."
         if not hasattr(guide, "encode_text"): raise TypeError(f"guide: expected an OpenCLIPGuide or CaptionGuide, which compares images with texts, got {type(guide).__name__}")
+        _check_data(data, "captions")
         texts = vocabulary(data.captions) if texts is None else texts
         _check_texts(texts)
         if len(set(texts)) < 2: raise ValueError(f"texts: expected 2 different texts or more, got {texts}")
         cosines = guide.embed(data, batch_size, progress) @ guide.encode_text(texts).cpu().T
         from clip_help_simclr.unification import text_induced_embedding
-        rows = text_induced_embedding((guide.model.logit_scale.exp().cpu() * cosines).softmax(1))
+        known = ~cosines.isnan().any(1)  # NaN: the image could not be read
+        if not known.any(): raise ValueError(f"data: none of the {len(cosines)} images can be read")
+        made = text_induced_embedding((guide.model.logit_scale.exp().cpu() * cosines[known]).softmax(1))
+        rows = made.new_full((len(cosines), made.shape[1]), torch.nan)
+        rows[known] = made
         return cls(rows, f"text-induced:{guide.name}:{digest(*texts)[:8]}", data.fingerprint)

@@ -16,7 +16,7 @@ from torch import nn
 
 from clip_help_simclr.core import generator
 from clip_help_simclr.data import load_data
-from clip_help_simclr.guides import CaptionGuide, OpenCLIPGuide, _load_open_clip, clip_settings
+from clip_help_simclr.guides import CaptionGuide, LabelGuide, OpenCLIPGuide, TextInducedGuide, TextTowerGuide, _load_open_clip, clip_settings
 
 PAIRS = open_clip.list_pretrained()
 
@@ -212,7 +212,7 @@ def test_a_spec_that_is_one_path(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text, says", [
-    ("ViT-B-32", "expected MODEL/TAG"), ("", "expected MODEL/TAG"), (None, "expected MODEL/TAG"), ("/openai", "expected MODEL/TAG"), ("local-dir:", "names nothing"), ("hf-hub:", "names nothing"),
+    ("ViT-B-32", "expected MODEL/TAG"), ("", "expected MODEL/TAG"), (None, "expected MODEL/TAG"), ("/openai", "expected MODEL/TAG"), ("local-dir:", "names nothing"), ("hf-hub:noslash", "ORGANIZATION/NAME"), ("hf-hub:", "names nothing"),
     ("ViT-B-23/openai", "Closest: ViT-B-32"), ("ViT-B-32/nothing", "neither a local file nor a tag"), ("ViT-B-32/nothing=none.pt", "neither a local file nor a tag"), ("local-dir:/no/where", "no folder")])
 def test_wrong_specs(text, says):
     with pytest.raises((ValueError, FileNotFoundError), match=says): OpenCLIPGuide.from_spec(text, device="cpu")
@@ -273,3 +273,23 @@ def test_a_caption_guide_s_header_is_checked(caption_guide, tmp_path):
         spoil(other)
         save_file(other, path, {"caption_guide": json.dumps(head)})
         with pytest.raises(ValueError, match="path: "): CaptionGuide.load(path, "cpu")
+
+
+@pytest.mark.parametrize("call", [
+    lambda: TextInducedGuide.from_captions(None), lambda: TextInducedGuide.from_captions(["a"]), lambda: LabelGuide().embed(None), lambda: CaptionGuide.train(None), lambda: CaptionGuide.load(None), lambda: CaptionGuide.load(5),
+    lambda: OpenCLIPGuide("ViT-B-32", 5), lambda: OpenCLIPGuide("ViT-B-32", []), lambda: OpenCLIPGuide("ViT-B-32", True), lambda: OpenCLIPGuide(None, "openai"), lambda: OpenCLIPGuide("", "openai"), lambda: TextTowerGuide(None)])
+def test_wrong_arguments(call):
+    with pytest.raises((ValueError, TypeError), match=r"^(data|path|pretrained|model|guide): expected"): call()
+
+
+def test_an_unreadable_image_has_no_posterior_and_stops_no_other(caption_guide):
+    guide, data = CaptionGuide.load(caption_guide, "cpu"), load_data("digits").train.subset(torch.arange(40))
+    texts, embed = ["zero", "one", "two"], CaptionGuide.embed
+    alone = TextInducedGuide.zero_shot(guide, data.subset(torch.arange(1, 40)), texts, progress=False)
+    def without_the_first(self, *arguments):
+        rows = embed(self, *arguments)
+        rows[0] = torch.nan
+        return rows
+    with patch.object(CaptionGuide, "embed", without_the_first): found = TextInducedGuide.zero_shot(guide, data, texts, progress=False)
+    assert found.missing.tolist() == [0]
+    torch.testing.assert_close(found[torch.arange(1, 40)], alone[torch.arange(39)])

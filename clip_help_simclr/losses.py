@@ -14,6 +14,7 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from .core import whole_number
 from .resampling import Block, PairGraph, Resampler, SimCLR, _fill_own, _own_pairs, _tiles
 
 # %% auto #0
@@ -129,6 +130,16 @@ def _one_tile(x: Tensor, graph: PairGraph, gx: Tensor | None, period: int) -> Fl
     return d.log() @ graph.kept - pull
 
 # %% ../nbs/21_losses.ipynb #84b33a42
+def _positive_number(temperature: float | Tensor) -> float:
+    "A temperature, checked. Raises `ValueError` for what is no positive number, and for a tensor that would have to learn."
+    if isinstance(temperature, Tensor):
+        if temperature.requires_grad: raise ValueError("temperature: got a tensor that requires a gradient, and this loss gives it none. Pass a number, or temperature.item(), and set `loss.temperature` when it changes")
+        if temperature.numel() != 1 or temperature.is_complex(): raise ValueError(f"temperature: expected one positive number, got a tensor of shape {tuple(temperature.shape)}")
+        temperature = temperature.item()
+    real = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
+    if not (real and math.isfinite(temperature) and temperature > 0): raise ValueError(f"temperature: expected a positive number, got {temperature!r}")
+    return temperature
+
 class SoftmaxRows(RowLoss):
     "Row losses log Σ_j exp(s_ij) - Σ_p w_ip s_ip with s_ij = z_i·z_j / (|z_i| |z_j| τ)."
     hole = -_BIG
@@ -138,8 +149,8 @@ class SoftmaxRows(RowLoss):
         temperature: float, # τ > 0
         own_views: bool = False, # leave all views of a row's image out of its denominator
     ):
-        if not (math.isfinite(temperature) and temperature > 0): raise ValueError(f"temperature: expected a positive number, got {temperature!r}")
-        self.length, self.own_views = temperature ** -0.5, own_views
+        self.temperature, self.own_views = _positive_number(temperature), own_views
+        self.length = self.temperature ** -0.5
 
     def rows(self, s, out, pull, positives, weights, kept):
         if out is not None: s.sub_(out, alpha=_BIG)
@@ -250,7 +261,8 @@ def graph_loss(
 # %% ../nbs/21_losses.ipynb #6bb81fcf
 def _rows_of(z: Float[Tensor, "n d"], name: str = "z") -> Float[Tensor, "n d"]:
     "Embeddings in the dtype in which they are reduced. Raises `ValueError` for a wrong shape or dtype."
-    if z.ndim != 2 or not z.is_floating_point():
+    if not isinstance(z, Tensor): raise TypeError(f"{name}: expected a tensor (rows, d), got {type(z).__name__}. Convert it: torch.from_numpy(array), torch.tensor(list)")
+    if z.ndim != 2 or not z.is_floating_point() or z.layout != torch.strided:
         raise ValueError(f"{name}: expected a floating-point tensor of shape (rows, d), got {z.dtype} of shape {tuple(z.shape)}")
     return z.to(torch.promote_types(z.dtype, torch.float32))
 
@@ -261,7 +273,9 @@ class _GuidedLoss(nn.Module):
         super().__init__()
         if resample is not None and not isinstance(resample, Resampler):
             raise TypeError(f"resample: expected a strategy such as DropFalseNegative(), or None, got {resample!r}")
-        if tile is not None and tile < 1: raise ValueError(f"tile: expected a positive number of rows, or None for the best, got {tile}")
+        whole_number("views", views, 2)
+        if tile is not None and (isinstance(tile, bool) or not isinstance(tile, int) or tile < 1): raise ValueError(f"tile: expected a positive number of rows, or None for the best, got {tile!r}")
+        if not isinstance(gather, bool): raise ValueError(f"gather: expected True or False, got {gather!r}")
         self.loss, self.resample, self.views, self.tile, self.gather = loss, resample or SimCLR(), views, tile, gather
 
     def extra_repr(self) -> str: return f"{self.resample!r}, views={self.views}"
@@ -270,6 +284,7 @@ class _GuidedLoss(nn.Module):
         "The loss of checked rows, over the batch of all processes."
         if torch.is_autocast_enabled(z.device.type):
             with torch.autocast(z.device.type, enabled=False): return self._mean(z, guide, cross)
+        if guide is not None and not isinstance(guide, Tensor): raise TypeError(f"guide: expected a tensor (n, d_g) or (N, d_g), got {type(guide).__name__}. Convert it: torch.from_numpy(array), torch.tensor(list)")
         if not self.resample.needs_guide: guide = None
         length = torch.linalg.vector_norm(z.detach(), dim=1, keepdim=True)
         finite = math.isfinite(length.sum().item())
@@ -284,7 +299,15 @@ class _GuidedLoss(nn.Module):
         return graph_loss(z, graph, self.loss, self.tile, ranks, length)
 
 # %% ../nbs/21_losses.ipynb #556eff5e
-class NTXent(_GuidedLoss):
+class _SoftmaxLoss(_GuidedLoss):
+    "A loss with a temperature, which may be set at any time."
+    @property
+    def temperature(self) -> float: return self.loss.temperature
+
+    @temperature.setter
+    def temperature(self, value: float): self.loss = SoftmaxRows(value, self.loss.own_views)
+
+class NTXent(_SoftmaxLoss):
     """Normalized temperature-scaled cross-entropy (Chen et al., ICML 2020), guided by a resampling strategy (Zhang et al., ICML 2023).
 
     Raises `ValueError` for a temperature that is not positive, and on call for embeddings that are not 2-D or not finite, rows that the views do not divide, and a guide that does not fit."""
@@ -299,7 +322,6 @@ class NTXent(_GuidedLoss):
         gather: bool = True, # with several processes, contrast over the batches of all of them
     ):
         super().__init__(SoftmaxRows(temperature, self.own_views), resample, views, tile, gather)
-        self.temperature = temperature
 
     def forward(
         self,
@@ -312,11 +334,12 @@ class NTXent(_GuidedLoss):
 # %% ../nbs/21_losses.ipynb #f73dffd6
 def _towers(z_image: Tensor, z_text: Tensor) -> Float[Tensor, "n d"]:
     "Two towers stacked as two views."
+    for name, z in (("z_image", z_image), ("z_text", z_text)): _rows_of(z, name)
     if z_image.shape != z_text.shape:
         raise ValueError(f"z_text: expected the shape of z_image {tuple(z_image.shape)}, got {tuple(z_text.shape)}")
     return torch.cat([_rows_of(z_image, "z_image"), _rows_of(z_text, "z_text")])
 
-class InfoNCE(_GuidedLoss):
+class InfoNCE(_SoftmaxLoss):
     """Symmetric InfoNCE between two towers, as CLIP trains it (van den Oord et al., 2018; Radford et al., ICML 2021), over a pair graph.
 
     Raises `ValueError` as `NTXent` does, and where the towers' shapes differ."""
@@ -329,7 +352,6 @@ class InfoNCE(_GuidedLoss):
         gather: bool = True, # with several processes, contrast over the batches of all of them
     ):
         super().__init__(SoftmaxRows(temperature), resample, 2, tile, gather)
-        self.temperature = temperature
 
     def forward(
         self,

@@ -32,7 +32,7 @@ class Block(NamedTuple):
 
 def _unit_rows(guide: Tensor, n: int, views: int) -> Float[Tensor, "m d_g"]:
     "Guide embeddings checked and normalized, in float32 or float64."
-    if guide.ndim != 2 or not guide.is_floating_point():
+    if guide.ndim != 2 or not guide.is_floating_point() or guide.layout != torch.strided:
         raise ValueError(f"guide: expected a floating-point tensor (n, d_g) or (N, d_g), got {guide.dtype} of shape {tuple(guide.shape)}")
     if len(guide) not in (n, n // views):
         raise ValueError(f"guide: expected {n} rows (one a view) or {n // views} (one an image) for {views} views of {n // views} images, got {len(guide)}")
@@ -290,6 +290,8 @@ class PairGraph(_Masks):
         first: int = 0, # the first image whose rows this graph holds
     ) -> PairGraph:
         "SimCLR's graph: all other views of a row's image are its positives, with equal weights. Raises `ValueError` for sizes that do not fit and a guide that is not finite."
+        for name, value in (("n", n), ("views", views)):
+            if isinstance(value, bool) or not isinstance(value, int): raise ValueError(f"{name}: expected a whole number, got {value!r}")
         if views < 2 or (cross and views != 2):
             raise ValueError(f"views: expected {'exactly 2 for two towers' if cross else 'at least 2'}, got {views}")
         if n == 0 or n % views:
@@ -297,6 +299,7 @@ class PairGraph(_Masks):
         held, device = n // views, torch.device(device)
         images = held if images is None else images
         if not 0 <= first <= images - held: raise ValueError(f"images, first: {held} images from number {first} on do not fit into a batch of {images}")
+        if guide is not None and not isinstance(guide, Tensor): raise TypeError(f"guide: expected a tensor (n, d_g) or (N, d_g), got {type(guide).__name__}. Convert it: torch.from_numpy(array), torch.tensor(list)")
         similarity = None if guide is None else GuideSimilarity(_unit_rows(guide.to(device), views * images, views), images, views)
         return cls(views, images, *_own_pairs(held, images, first, views, device, dtype), similarity, cross=cross, first=first)
 
@@ -337,7 +340,8 @@ class Resampler:
 
 def _check_unit(name: str, value: float, one: bool) -> None:
     "A share: in [0, 1), or in [0, 1] where `one`."
-    if not (0 <= value < 1 or (one and value == 1)):
+    real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not real or not (0 <= value < 1 or (one and value == 1)):
         raise ValueError(f"{name}: expected a number in [0, 1{']' if one else ')'}, got {value!r}")
 
 # %% ../nbs/20_resampling.ipynb #5e48b443
@@ -439,7 +443,7 @@ class AddNewPositive(Resampler):
     def __post_init__(self):
         _check_unit("weight", self.weight, one=True)
         pick("pool", self.pool, dict.fromkeys(("batch", "dataset")))
-        if not isinstance(self.rank, int) or self.rank < 1: raise ValueError(f"rank: expected 1 (the most similar column) or a larger integer, got {self.rank!r}")
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1: raise ValueError(f"rank: expected 1 (the most similar column) or a larger integer, got {self.rank!r}")
         if self.rank > 1 and self.pool == "dataset": raise ValueError(f"rank: AddNewPositive(pool='dataset') takes the nearest neighbour, so rank is 1; got {self.rank}. Use pool='batch' for others")
 
     def __repr__(self): return f"AddNewPositive(weight={self.weight!r}, pool={self.pool!r}{f', rank={self.rank}' if self.rank > 1 else ''})"
@@ -545,7 +549,8 @@ class SameClass(Resampler):
     threshold: float = 0.5 # similarity above which rows are alike
 
     def __post_init__(self):
-        if not -1 < self.threshold < 1: raise ValueError(f"threshold: expected a cosine in (-1, 1), got {self.threshold!r}")
+        real = isinstance(self.threshold, (int, float)) and not isinstance(self.threshold, bool)
+        if not real or not -1 < self.threshold < 1: raise ValueError(f"threshold: expected a cosine in (-1, 1), got {self.threshold!r}")
 
     def edit(self, graph):
         found = []
@@ -573,8 +578,9 @@ class SoftTargets(Resampler):
     keep: int = 256 # columns a row at most
 
     def __post_init__(self):
-        if not (math.isfinite(self.temperature) and self.temperature > 0): raise ValueError(f"temperature: expected a positive number, got {self.temperature!r}")
-        if self.keep < 1: raise ValueError(f"keep: expected at least 1 column, got {self.keep}")
+        real = isinstance(self.temperature, (int, float)) and not isinstance(self.temperature, bool)
+        if not real or not (math.isfinite(self.temperature) and self.temperature > 0): raise ValueError(f"temperature: expected a positive number, got {self.temperature!r}")
+        if isinstance(self.keep, bool) or not isinstance(self.keep, int) or self.keep < 1: raise ValueError(f"keep: expected at least 1 column, got {self.keep!r}")
 
     def edit(self, graph):
         k = min(self.keep, graph.columns - (not graph.cross))
@@ -640,11 +646,13 @@ def parse_strategy(
     text: str, # e.g. "AddNewPositive", "DropFalseNegative(ratio=0.1)", "AddNewPositive + DropEasyNegative"
 ) -> Resampler:
     "The strategy that a text names; the inverse of `repr`. Raises `ValueError` that lists the valid names or settings."
+    if not isinstance(text, str): raise TypeError(f"strategy: expected text such as 'AddNewPositive + DropFalseNegative', got {type(text).__name__}")
     def one(node: ast.expr) -> Resampler:
         call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
         if not isinstance(call.func, ast.Name): raise SyntaxError
         cls = pick("strategy", call.func.id, STRATEGIES | NEIGHBOURS)
-        settings = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+        try: settings = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+        except (ValueError, TypeError): raise SyntaxError from None  # a setting that is no plain value
         valid = [f.name for f in fields(cls)]
         if call.args or set(settings) - set(valid):
             raise ValueError(f"strategy: {cls.__name__} takes {', '.join(f'{v}=...' for v in valid) or 'no settings'}; got {ast.unparse(call)!r}")

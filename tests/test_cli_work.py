@@ -49,7 +49,7 @@ class Model(LabelGuide):
 
 @pytest.fixture
 def model(monkeypatch):
-    monkeypatch.setattr(demo, "_open_clip", lambda rest, device: Model())
+    monkeypatch.setattr(demo.OpenCLIPGuide, "from_spec", lambda rest, device: Model())
 
 
 def test_sizes_of_embed(sizes, model, capsys):

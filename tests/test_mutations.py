@@ -90,7 +90,7 @@ MUTANTS = {
         ("weights not scaled to sum 1", "weights=weights / torch.where(kept, total, 1)", "weights=weights"),
     ],
     "21_losses": [
-        ("temperature without the root", "self.length, self.own_views = temperature ** -0.5", "self.length, self.own_views = temperature ** -1"),
+        ("temperature without the root", "self.length = self.temperature ** -0.5", "self.length = self.temperature ** -1"),
         ("positives pull from one side", ".scatter_add_(0, positives.T, w.T)", ""),
         ("softmax of one side, doubled", "E *= a[:, None] + a", "E *= 2 * a[:, None]"),
         ("a band taken for symmetric", "E = E.mul_(a[:, None]) + E.T", "E *= a[:, None] + a"),

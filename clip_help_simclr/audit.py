@@ -11,6 +11,7 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,8 +183,10 @@ def _added(rows: Float[Tensor, "n d"], batches: list[Int[Tensor, "b"]]) -> pd.Da
     found, unit = [], F.normalize(rows.float(), dim=1)
     for number, images in enumerate(batches):
         graph = AddNewPositive()(PairGraph.from_views(2 * len(images), guide=rows[images]))
-        partner = images[graph.positives[:len(images), 1] % len(images)]
-        found.append(pd.DataFrame(dict(anchor=images, partner=partner, similarity=(unit[images] * unit[partner]).sum(1), batch=number)))
+        given = graph.weights[:len(images), 1] > 0  # a row about which the guide says nothing gets no positive
+        anchor = images[given]
+        partner = images[graph.positives[:len(images), 1][given] % len(images)]
+        found.append(pd.DataFrame(dict(anchor=anchor, partner=partner, similarity=(unit[anchor] * unit[partner]).sum(1), batch=number)))
     return pd.concat(found, ignore_index=True)
 
 # %% ../nbs/23_audit.ipynb #d3cbe15f
@@ -392,6 +395,8 @@ def audit(
     if features is not None and len(features) != len(data): raise ValueError(f"features: {len(features)} rows came for {len(data)} images. Give one an image")
     pooled = s.rows if features is None else features[s.numbers]
     added, centres = _added(s.rows, s.batches), _kinds(pooled, kinds, seed)
+    if not len(added): raise ValueError(f"guide: says nothing that joins two of these {len(s.rows)} images, so it adds no positive. Use a guide that knows more of them, such as one with more captions")
+    if unknown := int((s.rows == 0).all(1).sum()): warnings.warn(f"guide: {guide.name} knows nothing about {unknown} of {len(s.rows)} images; they keep their SimCLR pairs", stacklevel=2)
     seen = _views(data, guide, augment, s.numbers, centres, len(s.batches[0]), seed) if augment and guide.per_view and features is None else None
     kind = _nearest_kind(pooled, centres)
     numbers = _facts(data, guide, s, seed) | dict(unlabelled=_without_labels(added))

@@ -174,3 +174,35 @@ def work(rank, sizes, meeting):
 def test_two_processes(tmp_path):
     if not dist.is_available() or not dist.is_gloo_available(): pytest.skip("torch without gloo")
     spawn(work, ((5, 4), tmp_path / "meeting"), 2)
+
+
+def test_the_audit_counts_positives_that_are_added():
+    from clip_help_simclr.audit import _added
+    rows = torch.rand(8, 4, generator=generator(5, "audit"))
+    rows[3] = 0
+    found = _added(rows, [torch.arange(8)])
+    assert len(found) == 7 and 3 not in set(found.anchor) | set(found.partner)
+    assert _added(torch.zeros(8, 4), [torch.arange(8)]).empty
+
+
+def test_an_audit_names_images_that_the_guide_knows_nothing_about():
+    from clip_help_simclr.audit import audit
+    from clip_help_simclr.data import load_data
+    from clip_help_simclr.guides import EmbeddingCache
+    data = load_data("digits").train.subset(torch.arange(128))
+    rows = torch.rand(128, 8, generator=generator(6, "audit"))
+    rows[:5] = 0
+    with pytest.warns(UserWarning, match="knows nothing about 5 of 128 images"): audit(data, EmbeddingCache(rows, "some", data.fingerprint), batch_size=32, kinds=8, pictures=4)
+    with pytest.raises(ValueError, match="guide: says nothing that joins"): audit(data, EmbeddingCache(torch.zeros(128, 8), "none", data.fingerprint), batch_size=32, kinds=8, pictures=4)
+
+
+def test_an_unknown_image_is_its_own_neighbour():
+    "So that the last view of pool='dataset', which its SimCLR row keeps as a positive, shows the image itself."
+    from clip_help_simclr.guides import EmbeddingCache
+    from clip_help_simclr.training import _nearest_images
+    rows = torch.rand(12, 4, generator=generator(7, "neighbours"))
+    rows[[2, 9]] = 0
+    found = _nearest_images(EmbeddingCache(rows, "some", ""), torch.device("cpu"), False)
+    assert found[[2, 9]].tolist() == [2, 9]
+    known = [i for i in range(12) if i not in (2, 9)]
+    assert all(found[i] != i and found[i] in known for i in known)

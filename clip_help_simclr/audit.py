@@ -695,13 +695,17 @@ _PAGE = """<!doctype html>
 """
 
 # %% ../nbs/23_audit.ipynb #f4dcc166
+def _source(captions: str) -> str:
+    "Where captions come from, and what has to be said of those that are made of labels."
+    return f"{captions}, which leaks the labels" if captions == "class names" else captions
+
 def _fact_list(n: dict) -> list[tuple[str, str]]:
     "What was audited, in words."
     d, g, s, free = n["data"], n["guide"], n["settings"], n["unlabelled"]
     out = [("data set", f"{d['name']}: {d['images']:,} images, {d['sample']:,} of them looked at" + (f"; {d['left_out']:,} left out, as their guide row is not finite" if d["left_out"] else "")),
            ("labels", f"{d['labelled']:,} of these have one, {len(d['classes'])} classes" if d["labelled"] else "none"),
-           ("captions", f"{d['captioned']:,} images; source: {d['caption_source']}"),
-           ("guide", g["name"] + (f", trained on {g['captioned']:,} captions; source: {g['caption_source']}" if "captioned" in g else ""))]
+           ("captions", f"{d['captioned']:,} images; source: {_source(d['caption_source'])}"),
+           ("guide", g["name"] + (f", trained on {g['captioned']:,} captions; source: {_source(g['caption_source'])}" if "captioned" in g else ""))]
     if "own_accuracy" in n: out.append(("guide's own accuracy", f"{_percent(n['own_accuracy'])}, by 20 nearest neighbours in the sample. If its captions tell the labels, a student that comes near this number is distilling labels, not learning without them"))
     out.append(("batches", f"{s['batches']} of {s['batch_size']} images. The nearest of more images is nearer: larger batches would give better added positives"))
     return out + [("without labels", f"{_percent(free['mutual'])} of the added positives choose each other; the most popular image of a batch is chosen {free['most_chosen']:.1f} times; median similarity {free['similarity'][3]:.2f}")]

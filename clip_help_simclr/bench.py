@@ -185,7 +185,7 @@ def peak_memory(
     "Extra memory of one forward and backward, in a fresh process."
     if not Path("/proc/self/clear_refs").exists(): return None
     program = f"from clip_help_simclr.bench import _measure; _measure({n}, {d}, {d_g}, {loss!r}, {candidate!r})"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONUTF8": "1"})
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONUTF8": "1"}, timeout=3600)
     return float(done.stdout.split()[-1]) if done.returncode == 0 else None
 
 # %% ../nbs/benchmarks/60_losses.ipynb #e02f33df

@@ -85,6 +85,6 @@ def bench_cache(
     "Build a cache of random rows, measure it in a fresh process, and remove it."
     with tempfile.TemporaryDirectory() as folder:
         cache = EmbeddingCache.build(RandomRows(dim), _Nothing(images), Path(folder) / "cache", dtype, shard_rows, batch_size=65_536, progress=progress)
-        done = subprocess.run([sys.executable, "-c", _MEASURE, str(cache.folder), str(batch), str(repeats)], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", _MEASURE, str(cache.folder), str(batch), str(repeats)], capture_output=True, text=True, timeout=3600)
         if done.returncode: raise RuntimeError(f"the measuring process failed: {done.stderr[-500:]}")
         return json.loads(done.stdout.splitlines()[-1])

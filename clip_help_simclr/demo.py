@@ -25,7 +25,7 @@ from .augment import SimCLRViews
 from .cli import about, demo
 from .core import digest, generator, pick, pick_device, plot_theme, save_record, write_atomic
 from .data import ImageSet, Splits, captions_from_labels, load_data
-from .evaluation import _readable, encode, few_shot_probe, knn_accuracy, linear_probe
+from .evaluation import encode, few_shot_probe, knn_accuracy, linear_probe, readable
 from .guides import CaptionGuide, EmbeddingCache, Guide, LabelGuide, OpenCLIPGuide, TextInducedGuide, TextTowerGuide, clip_retrieval_cache, read_vocabulary
 from .resampling import STRATEGIES, PairGraph
 from .training import PretrainConfig, SelfGuide, build_model, checkpoints, pretrain
@@ -173,8 +173,8 @@ def probe_encoder(
 ) -> dict[str, float]: # as `probe_features` gives them
     "The accuracies of an encoder's features, of the images that can be read; how many cannot is warned of."
     encoder = encoder.to(device)
-    train_x, train_y = _readable(encode(encoder, splits.train), splits.train)
-    test_x, test_y = _readable(encode(encoder, splits.test), splits.test)
+    train_x, train_y = readable(encode(encoder, splits.train), splits.train)
+    test_x, test_y = readable(encode(encoder, splits.test), splits.test)
     return probe_features(train_x, train_y, test_x, test_y, seed)
 
 # %% ../nbs/35_demo.ipynb #41256dcf
@@ -413,7 +413,7 @@ def plot_maps(
     fig, axes = plt.subplots(-(-len(encoders) // columns), columns, figsize=(2.7 * columns, 2.8 * -(-len(encoders) // columns)), squeeze=False)
     for ax in axes.flat: ax.axis("off")
     for ax, (row, encoder) in zip(axes.flat, encoders.items()):
-        features, labels = _readable(encode(encoder.to(device), shown), shown)
+        features, labels = readable(encode(encoder.to(device), shown), shown)
         features = torch.nn.functional.normalize(features, dim=1).numpy()
         xy = TSNE(init="pca", perplexity=min(30, (len(features) - 1) / 3), random_state=0).fit_transform(features)
         sns.scatterplot(x=xy[:, 0], y=xy[:, 1], hue=[data.classes[y] for y in labels.tolist()], hue_order=data.classes, palette="tab10" if len(data.classes) <= 10 else "husl",

@@ -25,9 +25,9 @@ from .core import _shown, generator, pick, real_number, whole_number
 from .data import ImageSet, batches
 
 # %% auto #0
-__all__ = ['encode', 'Interval', 'bootstrap_interval', 'paired_difference', 'seed_interval', 'ProbeResult', 'linear_probe',
-           'SGDProbeResult', 'sgd_probe', 'transfer', 'FewShotResult', 'few_shot_probe', 'knn_predict', 'knn_accuracy',
-           'alignment', 'uniformity', 'effective_rank']
+__all__ = ['encode', 'readable', 'Interval', 'bootstrap_interval', 'paired_difference', 'seed_interval', 'ProbeResult',
+           'linear_probe', 'SGDProbeResult', 'sgd_probe', 'transfer', 'FewShotResult', 'few_shot_probe', 'knn_predict',
+           'knn_accuracy', 'alignment', 'uniformity', 'effective_rank']
 
 # %% ../nbs/34_evaluation.ipynb #149ea5a4
 @contextmanager
@@ -133,11 +133,13 @@ def _gathered(
     for number in (read == 0).nonzero()[:, 0].tolist(): data.unreadable.setdefault(number, "another process could not read it")
     return features
 
-def _readable(
+def readable(
     x: Float[Tensor, "n d"], # features of all images, from `encode`
     data: ImageSet, # the images
 ) -> tuple[Float[Tensor, "m d"], Int[Tensor, "m"]]: # features and labels of those that could be read
-    "Leave out images that could not be read, and say how many."
+    "Leave out images that could not be read, and warn how many. Raises `ValueError` where features and data set do not belong together."
+    if not isinstance(data, ImageSet): raise TypeError(f"data: expected a data set, such as `load_data` gives, got {type(data).__name__}")
+    if not isinstance(x, Tensor) or x.ndim != 2 or len(x) != len(data): raise ValueError(f"x: expected features (n, d) of the {len(data)} images, got {tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}")
     if not data.unreadable: return x, data.labels
     read = torch.ones(len(data), dtype=torch.bool)
     read[list(data.unreadable)] = False
@@ -482,7 +484,7 @@ def sgd_probe(
                 losses.append(loss.detach())
                 bar.update()
             if not losses[-1].isfinite(): raise ValueError(f"lr: the loss at step {step} is {losses[-1].item()} with learning rate {lr}. Lower it; or the encoder has diverged")
-    features, labels = _readable(encode(encoder, test, batch_size, precision, size=augment.size, workers=workers, gather=False), test)
+    features, labels = readable(encode(encoder, test, batch_size, precision, size=augment.size, workers=workers, gather=False), test)
     correct = (features @ w.detach().cpu() + b.detach().cpu()).argmax(1) == labels
     passes = torch.stack(losses).split(len(train) // batch_size)
     return SGDProbeResult(correct.double().mean().item(), tuple(p.mean().item() for p in passes), correct, _mean_per_class(correct, labels))
@@ -510,7 +512,7 @@ def transfer(
 ) -> ProbeResult:
     "Converged linear probe of a second data set; images that cannot be read are left out, with a warning. Raises `TypeError` or `ValueError` as `encode` and `linear_probe` do."
     for name, data in (("train", train), ("test", test)): _check_data(name, data)
-    splits = [_readable(encode(encoder, data, batch_size, precision, size=size), data) for data in (train, test)]
+    splits = [readable(encode(encoder, data, batch_size, precision, size=size), data) for data in (train, test)]
     return linear_probe(*splits[0], *splits[1], seed=seed)
 
 # %% ../nbs/34_evaluation.ipynb #9f9bc0ab

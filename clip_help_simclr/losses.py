@@ -267,6 +267,11 @@ def _rows_of(z: Float[Tensor, "n d"], name: str = "z") -> Float[Tensor, "n d"]:
     return z.to(torch.promote_types(z.dtype, torch.float32))
 
 # %% ../nbs/21_losses.ipynb #b84d646d
+def _overflows(length: Float[Tensor, "n 1"], total: float) -> bool:
+    "Whether squared products of rows of these lengths, summed, may be too large. `total`, their sum, spares most batches the look at the largest."
+    limit = (torch.finfo(length.dtype).max / max(1, 16 * len(length))) ** 0.25
+    return total > limit and length.max().item() > limit
+
 class _GuidedLoss(nn.Module):
     "What the losses share: a strategy, the number of views and the block height."
     def __init__(self, loss: RowLoss, resample: Resampler | None, views: int, tile: int | None, gather: bool):
@@ -287,10 +292,12 @@ class _GuidedLoss(nn.Module):
         if guide is not None and not isinstance(guide, Tensor): raise TypeError(f"guide: expected a tensor (n, d_g) or (N, d_g), got {type(guide).__name__}. Convert it: torch.from_numpy(array), torch.tensor(list)")
         if not self.resample.needs_guide: guide = None
         length = torch.linalg.vector_norm(z.detach(), dim=1, keepdim=True)
-        finite = math.isfinite(length.sum().item())
+        total = length.sum().item()
+        finite = math.isfinite(total) and not (self.loss.length is None and _overflows(length, total))
         ranks = _ranks(len(z) // self.views, z.shape[1], guide, finite, z.device) if self.gather else None
         if not finite:
             bad = int((~length.isfinite()).sum())
+            if z.isfinite().all(): raise ValueError(f"{'z_image, z_text' if cross else 'z'}: has values up to {z.abs().max():.2g}, whose products are too large for {str(z.dtype)[6:]}. Scale them down, or use float64")
             raise ValueError(f"{'z_image, z_text' if cross else 'z'}: has NaN or infinite values in {bad} of {len(z)} rows. The encoder diverged: lower the learning rate, or check the images")
         images, first = (len(z) // self.views, 0) if ranks is None else (sum(ranks.sizes), ranks.first)
         if ranks is not None and guide is not None: guide = ranks.gather(guide.to(z.device, torch.promote_types(guide.dtype, torch.float32)), len(guide) // ranks.sizes[ranks.rank])

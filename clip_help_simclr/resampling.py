@@ -39,8 +39,9 @@ def _unit_rows(guide: Tensor, n: int, views: int) -> Float[Tensor, "m d_g"]:
     guide = guide.detach().to(torch.promote_types(guide.dtype, torch.float32))
     length = torch.linalg.vector_norm(guide, dim=1, keepdim=True)
     if not math.isfinite(length.sum().item()):
+        if guide.isfinite().all(): raise ValueError(f"guide: has rows too long for {str(guide.dtype)[6:]} to square, up to {guide.abs().max():.2g}. Scale them down: only their directions count")
         raise ValueError("guide: has NaN or infinite values. Leave images without a valid embedding out of the batch")
-    return guide / length.clamp_min_(1e-12)
+    return guide / length.masked_fill_(length < 1e-18, torch.inf)  # zeros stay zeros, and so does what is too short to have a direction
 
 # %% ../nbs/20_resampling.ipynb #0ee4f143
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,8 @@
 """Processes as users start them: fresh ones, never forks of the test's own process (which has threads), and never waited for without a limit."""
 import os
+import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -44,6 +46,21 @@ def wait_until(condition, process, seconds=SECONDS):
     "Look again and again until something holds, the process ends, or the time is up."
     end = time.monotonic() + seconds
     while not condition() and process.poll() is None and time.monotonic() < end: time.sleep(0.002)
+
+
+def read_line(process, seconds=SECONDS):
+    "The next line that a process of `started` writes to its output. Raises `TimeoutError` where none comes."
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        if not selector.select(seconds): raise TimeoutError(f"no line came in {seconds} s")
+    return next(process.stdout, "")
+
+
+def free_port():
+    "A port that nobody listens on now."
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def spawn(work, arguments, processes, seconds=SECONDS):

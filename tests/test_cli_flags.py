@@ -34,7 +34,6 @@ RIGHT = dict(  # what some flags take, though others of their type don't
 ABOVE_ONE = ("captioned", "labelled", "warmup", "augment.flip", "augment.gray", "augment.jitter")  # shares
 LATE = [("pretrain", "encoder")]  # names that are looked up only when the data are there: see `test_wrong_encoder`
 PARSERS = {}  # made once, not once per value
-PENDING = []  # (command, flag) whose checks come from elsewhere and are not merged yet
 
 
 def flags():
@@ -123,7 +122,6 @@ def refused(capsys, command, action, *given):
 
 @pytest.mark.parametrize("command, action", flags(), ids=lambda value: value if isinstance(value, str) else value.dest)
 def test_wrong_values(command, action, capsys):
-    if (command, action.dest) in PENDING: pytest.skip("its checks are not merged yet")
     values = wrong_values(action)
     assert values
     for value in values:
@@ -160,7 +158,7 @@ def test_files_of_wrong_values(command, capsys, tmp_path_factory):
     "The same values from a configuration file: the name of the flag, and that of the file."
     file = tmp_path_factory.mktemp("config") / "run.yaml"
     for of, action in flags():
-        if of != command or not action.option_strings or action.dest == "config" or (command, action.dest) in PENDING: continue
+        if of != command or not action.option_strings or action.dest == "config": continue
         file.write_text(f"{action.dest}: {{}}\n" if "." not in action.dest else f"augment: {{{action.dest.partition('.')[2]}: {{}}}}\n")
         code, err = call(capsys, command, command_line(command, action, f"--config={file}"))
         assert code == 2 and err.count("\n") == 1, (action.dest, err)

@@ -3,9 +3,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+from processes import started, wait_until
 
 CLI = [sys.executable, "-m", "clip_help_simclr.cli"]
 HEAVY = ("torch", "numpy", "pandas", "scipy", "torchvision", "timm", "open_clip", "accelerate", "seaborn", "matplotlib", "sklearn")
@@ -50,11 +50,11 @@ def test_ascii_terminal(tmp_path):
 def test_nobody_reads_on(tmp_path):
     work = ["embed", "--data", "digits", "--split", "test", "--guide", "labels:0.1", "--out", "rows"]
     for arguments, codes in ((["--help"], (0, 128 + 13)), (["pretrain", "--help"], (0, 128 + 13)), (work, (128 + 13,))):  # argparse forgives what it cannot print
-        run = subprocess.Popen([*CLI, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        run.stdout.close()
-        error = run.stderr.read()
-        assert run.wait(timeout=120) in codes, error
-        assert b"Error" not in error and b"Traceback" not in error and b"Exception" not in error
+        with started([*CLI, *arguments], cwd=tmp_path) as run:
+            run.stdout.close()
+            _, error = run.communicate(timeout=120)
+        assert run.returncode in codes, error
+        assert "Error" not in error and "Traceback" not in error and "Exception" not in error
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
@@ -62,15 +62,12 @@ def test_nobody_reads_on(tmp_path):
 def test_signals_end_embed(name, tmp_path):
     number, out = getattr(signal, name), tmp_path / "out"
     command = [*CLI, "embed", "--data", "digits", "--guide", "captions", "--out", str(out)]
-    run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"})
-    os.set_blocking(run.stderr.fileno(), False)
-    seen, end = b"", time.monotonic() + 120
-    while b"caption guide" not in seen and time.monotonic() < end and run.poll() is None:  # its training is under way
-        seen += run.stderr.read() or b""
-        time.sleep(0.02)
-    run.send_signal(number)
-    os.set_blocking(run.stderr.fileno(), True)
-    _, error = run.communicate(timeout=120)
+    log = tmp_path / "log"
+    with open(log, "wb") as errors, started(command, cwd=tmp_path, stderr=errors, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as run:
+        wait_until(lambda: b"caption guide" in log.read_bytes(), run)  # its training is under way
+        run.send_signal(number)
+        run.communicate(timeout=120)
+    error = log.read_bytes()
     assert run.returncode == 128 + number, error
     assert error.splitlines()[-1].startswith(b"chs embed: interrupted") and b"Traceback" not in error
     assert not out.exists() or not list(out.iterdir())  # nothing half written

@@ -8,20 +8,27 @@ from processes import completed
 
 TESTS = sorted(Path(__file__).parent.glob("*.py"))
 LIMITED = {"run", "call", "check_call", "check_output", "communicate", "wait", "result"}  # these take `timeout`
-ENDLESS = {"os.wait", "os.waitpid", "os.fork", "os.system", "mp.spawn", "multiprocessing.Process"}
+ENDLESS = {"os.wait", "os.waitpid", "os.fork", "os.system", "mp.spawn", "mp.Process", "mp.Pool", "multiprocessing.Process", "multiprocessing.Pool"}
+
+
+ENDLESS_METHODS = {"get", "recv", "acquire", "readline", "join"}  # without an argument
+PIPES = ("stdout", "stderr", "stdin")
 
 
 def unlimited(source):
     "Lines that wait without a limit, or fork."
     for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute): continue
-        name, keywords = ast.unparse(node.func), {keyword.arg for keyword in node.keywords}
-        of_subprocess = name.startswith("subprocess.") and node.func.attr in LIMITED
-        of_process = node.func.attr in {"communicate", "wait", "result"} and not name.startswith("subprocess.")
-        if (of_subprocess or of_process) and "timeout" not in keywords: yield node.lineno, name
-        if node.func.attr == "join" and not node.args and "timeout" not in keywords: yield node.lineno, name
-        if name in ENDLESS and "join" not in keywords: yield node.lineno, name
-        if node.func.attr == "get_context" and "fork" in [getattr(a, "value", None) for a in node.args]: yield node.lineno, name
+        if not isinstance(node, ast.Call): continue
+        name, keywords = ast.unparse(node.func), {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        limited, last = keywords.get("timeout", "None") != "None", name.rpartition(".")[2]
+        texts = [getattr(argument, "value", None) for argument in (*node.args, *[keyword.value for keyword in node.keywords])]
+        waits = last in LIMITED and (name.startswith("subprocess.") or (name in LIMITED and name not in ("run", "call")) or ("." in name and last in {"communicate", "wait", "result"}))
+        endless = "." in name and last in ENDLESS_METHODS and not node.args
+        reads = last == "read" and not node.args and name.split(".")[-2:-1] and name.split(".")[-2] in PIPES
+        forks = last in {"get_context", "set_start_method"} and "fork" in texts
+        processes = name in ENDLESS and not (name == "mp.spawn" and keywords.get("join") == "False")
+        if (waits or endless or reads) and not limited: yield node.lineno, name
+        elif forks or processes: yield node.lineno, name
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
@@ -31,9 +38,16 @@ def test_every_wait_has_a_limit(path):
 
 @pytest.mark.parametrize("line", [
     "process.wait()", "process.communicate()", "thread.join()", "subprocess.run(command)", "os.waitpid(pid, 0)", "os.fork()",
-    "mp.spawn(work, (), nprocs=2)", "future.result()", "multiprocessing.get_context('fork')"])
+    "mp.spawn(work, (), nprocs=2)", "mp.spawn(work, (), nprocs=2, join=True)", "future.result()", "multiprocessing.get_context('fork')", "multiprocessing.get_context(method='fork')",
+    "multiprocessing.set_start_method('fork')", "queue.get()", "pipe.recv()", "lock.acquire()", "process.stdout.read()", "process.stdout.readline()", "process.wait(timeout=None)", "check_output(command)",
+    "mp.Process(target=work)", "multiprocessing.Pool()"])
 def test_planted_waits_are_seen(line):
     assert list(unlimited(line))
+
+
+@pytest.mark.parametrize("line", ["' '.join(words)", "table.get(key)", "process.wait(timeout=3)", "mp.spawn(work, (), nprocs=2, join=False)", "path.read()", "os.path.join(a, b)", "run(2)"])
+def test_other_lines_are_not(line):
+    assert not list(unlimited(line))
 
 
 HANGING = """

@@ -132,6 +132,7 @@ CALLS = {  # callable: the right arguments, and wrong ones by name
     "alignment": (dict(z1=X, z2=X), dict(z1=NOT_FEATURES + [X[:0]], z2=NOT_FEATURES + [X[:0]])),
     "uniformity": (dict(z=X), dict(z=NOT_FEATURES + [X[:1]], t=[*NOT_POSITIVE, math.inf], block=NOT_COUNTS)),
     "effective_rank": (dict(h=X), dict(h=NOT_FEATURES + [X[:0], 0 * X])),
+    "readable": (dict(x=X, data=PICTURES), dict(x=[*ANY, torch.zeros(12), X[:5]], data=[*ANY, (PICTURES, PICTURES)])),
 }
 ELSEWHERE = {"gather", "progress"}  # flags that any value turns on or off
 TOGETHER = {"correct_a": "correct_a, correct_b", "correct_b": "correct_a, correct_b", "z1": "z1, z2", "z2": "z1, z2", "train_x": "train_x, test_x|train_y|test_x", "test_x": "train_x, test_x|test_y"}

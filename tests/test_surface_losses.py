@@ -103,3 +103,29 @@ def test_a_temperature_that_is_set_acts(loss):
     two = InfoNCE(0.5)
     two.temperature = 0.2
     assert two(z, z.flip(0)) == InfoNCE(0.2)(z, z.flip(0))
+
+
+@pytest.mark.parametrize("scale, wrong", [(1e20, True), (1e15, False)])
+def test_long_rows(scale, wrong):
+    "Finite values are not called NaN: they are used, or said to be too large."
+    z = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    if not wrong: return torch.testing.assert_close(NTXent()(scale * z), NTXent()(z))
+    for call in (lambda: NTXent()(scale * z), lambda: NTXent(resample=AddNewPositive())(z, scale * z)):
+        with pytest.raises(ValueError, match="^(z|guide): .*(too large|too long)"): call()
+
+
+@pytest.mark.parametrize("scale", [1e10, 1e15])
+def test_spectral_products_that_overflow(scale):
+    z = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="^z: has values up to .*too large for float32"): SpectralContrastive()(scale * z)
+    assert SpectralContrastive()(1e8 * z).isfinite() and SpectralContrastive()(scale * z.double()).isfinite()
+
+
+def test_short_guide_rows():
+    "A row of 1e-14 points somewhere; one that is too short to tell is unknown."
+    guide = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    short = guide.clone()
+    short[1] *= 1e-14
+    torch.testing.assert_close(PairGraph.from_views(8, guide=short).similarity.embedding, PairGraph.from_views(8, guide=guide).similarity.embedding)
+    short[1] = guide[1] * 1e-30
+    assert PairGraph.from_views(8, guide=short).unknown.nonzero()[:, 0].tolist() == [1, 5]

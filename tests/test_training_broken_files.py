@@ -5,11 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from clip_help_simclr.data import FileSet, ImageSet, image_folder
+from clip_help_simclr.data import FileSet, image_folder
 from clip_help_simclr.guides import EmbeddingCache
 from clip_help_simclr.training import PretrainConfig, pretrain
-
-if not hasattr(ImageSet, "strict"): pytest.skip("data without `strict`", allow_module_level=True)
 
 BROKEN = ("a/3.png", "b/7.png")
 

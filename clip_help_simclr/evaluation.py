@@ -139,7 +139,8 @@ def readable(
 ) -> tuple[Float[Tensor, "m d"], Int[Tensor, "m"]]: # features and labels of those that could be read
     "Leave out images that could not be read, and warn how many. Raises `ValueError` where features and data set do not belong together."
     if not isinstance(data, ImageSet): raise TypeError(f"data: expected a data set, such as `load_data` gives, got {type(data).__name__}")
-    if not isinstance(x, Tensor) or x.ndim != 2 or len(x) != len(data): raise ValueError(f"x: expected features (n, d) of the {len(data)} images, got {tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__}")
+    if not isinstance(x, Tensor): raise TypeError(f"x: expected a tensor (n, d), got {type(x).__name__}. Convert it: torch.from_numpy(array)")
+    if x.ndim != 2 or len(x) != len(data): raise ValueError(f"x: expected features (n, d) of the {len(data)} images, got {tuple(x.shape)}")
     if not data.unreadable: return x, data.labels
     read = torch.ones(len(data), dtype=torch.bool)
     read[list(data.unreadable)] = False

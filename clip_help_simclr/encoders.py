@@ -178,10 +178,11 @@ def _registered(name: str, image_size: int, width: int, channels: int) -> tuple[
     "A network from the table of encoders, and the width of its features."
     backbone = entry("encoder", name)(image_size=image_size, width=width, channels=channels)
     num_features = getattr(backbone, "num_features", None)
-    if not isinstance(backbone, nn.Module) or not isinstance(num_features, int):
-        raise ValueError(f"encoder: {name!r} returned {type(backbone).__name__} with num_features {num_features!r}. "
-                         "Return an nn.Module, and set its num_features to the width of its features")
-    return backbone, num_features
+    wrong = ValueError(f"encoder: {name!r} returned {type(backbone).__name__} with num_features {num_features!r}. "
+                       "Return an nn.Module, and set its num_features to the width of its features")
+    if not isinstance(backbone, nn.Module): raise wrong
+    try: return backbone, whole_number("num_features", num_features)
+    except ValueError: raise wrong from None
 
 # %% ../nbs/39_encoders.ipynb #5c32a002
 def _timm_weights(name: str, image_size: int, channels: int) -> Encoder:

@@ -157,6 +157,17 @@ def build_encoder(
     if pretrained is not None: _load_own(encoder, pretrained, name)
     return encoder
 
+# %% ../nbs/39_encoders.ipynb #39e20001
+def _registered(name: str, image_size: int, width: int, channels: int) -> tuple[nn.Module, int]:
+    "A network from the table of encoders, and the width of its features."
+    backbone = entry("encoder", name)(image_size=image_size, width=width, channels=channels)
+    num_features = getattr(backbone, "num_features", None)
+    wrong = ValueError(f"encoder: {name!r} returned {type(backbone).__name__} with num_features {num_features!r}. "
+                       "Return an nn.Module, and set its num_features to the width of its features")
+    if not isinstance(backbone, nn.Module): raise wrong
+    try: return backbone, whole_number("num_features", num_features)
+    except ValueError: raise wrong from None
+
 def _check_name(name: Any, pretrained: Any) -> None:
     "Raises `ValueError` for names and weights that are no text, and for a name with a tag that nothing says to load."
     if not isinstance(name, str) or not name:
@@ -173,16 +184,6 @@ def _check_name(name: Any, pretrained: Any) -> None:
 def _untagged(name: str) -> str:
     "The architecture of a name such as resnet18.a1_in1k."
     return name.partition(".")[0]
-
-def _registered(name: str, image_size: int, width: int, channels: int) -> tuple[nn.Module, int]:
-    "A network from the table of encoders, and the width of its features."
-    backbone = entry("encoder", name)(image_size=image_size, width=width, channels=channels)
-    num_features = getattr(backbone, "num_features", None)
-    wrong = ValueError(f"encoder: {name!r} returned {type(backbone).__name__} with num_features {num_features!r}. "
-                       "Return an nn.Module, and set its num_features to the width of its features")
-    if not isinstance(backbone, nn.Module): raise wrong
-    try: return backbone, whole_number("num_features", num_features)
-    except ValueError: raise wrong from None
 
 # %% ../nbs/39_encoders.ipynb #5c32a002
 def _timm_weights(name: str, image_size: int, channels: int) -> Encoder:
@@ -245,6 +246,38 @@ def _connected() -> bool:
     return bool(answers)
 
 # %% ../nbs/39_encoders.ipynb #39e00007
+def _own_file(path: Path) -> Path:
+    "The weights that a path means: a file, the newest checkpoint of a run, or those of an export."
+    if path.is_file(): return path
+    steps = {}
+    for checkpoint in path.glob("checkpoint-*.safetensors"):
+        number = checkpoint.stem.partition("-")[2]
+        if number.isdecimal(): steps[int(number)] = checkpoint
+    if steps: return steps[max(steps)]
+    if (path / "model.safetensors").is_file(): return path / "model.safetensors"
+    raise FileNotFoundError("pretrained: expected 'timm', a checkpoint, or the folder of a run or an export, "
+                            f"but there are no weights at {str(path)!r}")
+
+def _own_weights(pretrained: str) -> tuple[dict[str, Tensor], dict]:
+    "The tensors of a backbone, and what their file says about them. Raises `ValueError` for a damaged file."
+    from safetensors import SafetensorError, safe_open
+
+    path = _own_file(Path(pretrained))
+    try:
+        with safe_open(path, "pt") as f:
+            head = f.metadata() or {}
+            tensors = {name: f.get_tensor(name) for name in f.keys()}
+        facts = json.loads(head.get("facts", "{}"))
+    except (SafetensorError, ValueError, OSError) as e:
+        raise ValueError(f"pretrained: {str(path)!r} is damaged, or no safetensors file ({e})") from None
+    if "digest" in head and head["digest"] != digest_tensors(tensors):
+        raise ValueError(f"pretrained: {str(path)!r} is damaged "
+                         "(its tensors do not have the digest that its header names)")
+    prefix = "model.encoder.backbone." # in checkpoints, which hold more than the backbone
+    ours = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return ours or tensors, facts
+
+# %% ../nbs/39_encoders.ipynb #39e20002
 def _load_own(encoder: Encoder, pretrained: str, name: str) -> None:
     "Put weights from a file into a network. Raises `ValueError` where they do not fit."
     tensors, facts = _own_weights(pretrained)
@@ -266,37 +299,6 @@ def _misfits(here: dict[str, Tensor], there: dict[str, Tensor]) -> list[str]:
     missing = [f"there is no {name}" for name in here if name not in there]
     left_over = [f"{name} is too much" for name in there if name not in here]
     return shapes + missing + left_over
-
-def _own_weights(pretrained: str) -> tuple[dict[str, Tensor], dict]:
-    "The tensors of a backbone, and what their file says about them. Raises `ValueError` for a damaged file."
-    from safetensors import SafetensorError, safe_open
-
-    path = _own_file(Path(pretrained))
-    try:
-        with safe_open(path, "pt") as f:
-            head = f.metadata() or {}
-            tensors = {name: f.get_tensor(name) for name in f.keys()}
-        facts = json.loads(head.get("facts", "{}"))
-    except (SafetensorError, ValueError, OSError) as e:
-        raise ValueError(f"pretrained: {str(path)!r} is damaged, or no safetensors file ({e})") from None
-    if "digest" in head and head["digest"] != digest_tensors(tensors):
-        raise ValueError(f"pretrained: {str(path)!r} is damaged "
-                         "(its tensors do not have the digest that its header names)")
-    prefix = "model.encoder.backbone." # in checkpoints, which hold more than the backbone
-    ours = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    return ours or tensors, facts
-
-def _own_file(path: Path) -> Path:
-    "The weights that a path means: a file, the newest checkpoint of a run, or those of an export."
-    if path.is_file(): return path
-    steps = {}
-    for checkpoint in path.glob("checkpoint-*.safetensors"):
-        number = checkpoint.stem.partition("-")[2]
-        if number.isdecimal(): steps[int(number)] = checkpoint
-    if steps: return steps[max(steps)]
-    if (path / "model.safetensors").is_file(): return path / "model.safetensors"
-    raise FileNotFoundError("pretrained: expected 'timm', a checkpoint, or the folder of a run or an export, "
-                            f"but there are no weights at {str(path)!r}")
 
 # %% ../nbs/39_encoders.ipynb #97d1ba96
 class Projector(nn.Sequential):

@@ -159,6 +159,30 @@ def _turn_hue(
     return torch.addcmul(m.sub_(c)[:, None], c[:, None], y, out=y) # m + c (clamp - 1)
 
 # %% ../../nbs/augment/38_colours.ipynb #89deeff2
+def _jitter_coefficients(
+    factors: Float[Tensor, "n 4"], # of `color_jitter`
+    order: Int[Tensor, "n 4"], # of `color_jitter`
+    channels: int, # 1 or 3
+) -> tuple[Float[Tensor, "n 4 c c"], Float[Tensor, "n 4"], Float[Tensor, "n 3 1 1"]]:
+    "Matrix and shade of `_blend` for each step (unused at the step of hue), and the shifts of hue."
+    matrix, shade = _mixing(factors.gather(1, order), order, channels)
+    return matrix, shade, _hue_shifts(factors[:, _HUE])
+
+def _jitter(
+    images: Float[Tensor, "n c height width"], # in [0, 1], of one or three channels
+    matrix: Float[Tensor, "n 4 c c"], # from `_jitter_coefficients`, like the next two
+    shade: Float[Tensor, "n 4"],
+    shifts: Float[Tensor, "n 3 1 1"],
+    luma: Float[Tensor, "c"], # the grey weights
+    turn: int, # the step at which hue comes, for all of these images
+) -> Float[Tensor, "n c height width"]:
+    "Colour jitter of images whose hue has the same turn."
+    for step in range(4):
+        if step == turn: images = _turn_hue(images, shifts)
+        else: images = _blend(images, matrix[:, step], shade[:, step], luma)
+    return images
+
+# %% ../../nbs/augment/38_colours.ipynb #38c20001
 def color_jitter(
     images: Float[Tensor, "n c height width"], # in [0, 1]
     factors: Float[Tensor, "n 4"], # brightness, contrast, saturation (1: no change), hue in turns (0: no change)
@@ -193,26 +217,3 @@ def _color_jitter(
         rows = (order[:, turn] == _HUE).nonzero()[:, 0].to(images.device)
         out[rows] = _jitter(images[rows], *[c[rows] for c in coefficients], luma, turn)
     return out
-
-def _jitter_coefficients(
-    factors: Float[Tensor, "n 4"], # of `color_jitter`
-    order: Int[Tensor, "n 4"], # of `color_jitter`
-    channels: int, # 1 or 3
-) -> tuple[Float[Tensor, "n 4 c c"], Float[Tensor, "n 4"], Float[Tensor, "n 3 1 1"]]:
-    "Matrix and shade of `_blend` for each step (unused at the step of hue), and the shifts of hue."
-    matrix, shade = _mixing(factors.gather(1, order), order, channels)
-    return matrix, shade, _hue_shifts(factors[:, _HUE])
-
-def _jitter(
-    images: Float[Tensor, "n c height width"], # in [0, 1], of one or three channels
-    matrix: Float[Tensor, "n 4 c c"], # from `_jitter_coefficients`, like the next two
-    shade: Float[Tensor, "n 4"],
-    shifts: Float[Tensor, "n 3 1 1"],
-    luma: Float[Tensor, "c"], # the grey weights
-    turn: int, # the step at which hue comes, for all of these images
-) -> Float[Tensor, "n c height width"]:
-    "Colour jitter of images whose hue has the same turn."
-    for step in range(4):
-        if step == turn: images = _turn_hue(images, shifts)
-        else: images = _blend(images, matrix[:, step], shade[:, step], luma)
-    return images

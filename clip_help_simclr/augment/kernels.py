@@ -87,23 +87,6 @@ def _triangle_weights(
     return weights.div_(weights.sum(2, keepdim=True))
 
 # %% ../../nbs/augment/37_kernels.ipynb #1f0006f6
-def crop_resize(
-    images: UInt8[Tensor, "n c height width"] | Float[Tensor, "n c height width"], # uint8, or float in [0, 1]
-    box: Int[Tensor, "n 4"], # top, left, height, width of each crop, in pixels; fastest if it lives on the CPU
-    size: int, # height and width of the output, in pixels
-    flip: Bool[Tensor, "n"] | None = None, # which images to mirror left to right
-) -> Float[Tensor, "n c size size"]: # in [0, 1] up to rounding; float32 for uint8 images, else of their type
-    """Crop, resize (bilinear, antialiased) and mirror each image by its own box.
-
-    The same as torchvision's `resized_crop(..., antialias=True)`, then `horizontal_flip`. Raises `TypeError` or
-    `ValueError` for images of another shape or type, boxes outside them, and a size that is no whole number."""
-    _check_images(images)
-    _check_boxes("box", box, len(images), *images.shape[2:])
-    size = whole_number("size", size)
-    if flip is not None: _check_parameter("flip", flip, (len(images),), "bool")
-    x = _crop_resize(images, box, size, flip)
-    return x.to(images.dtype) if images.is_floating_point() else x
-
 def _crop_resize(
     images: UInt8[Tensor, "n c height width"] | Float[Tensor, "n c height width"], # uint8, or float in [0, 1]
     box: Int[Tensor, "n 4"], # top, left, height, width of each crop
@@ -133,6 +116,24 @@ def _common_part(images: Tensor, box: Int[Tensor, "n 4"]) -> tuple[Tensor, Int[T
     high = (box[:, :2] + box[:, 2:]).amax(0)
     return images[:, :, low[0]:high[0], low[1]:high[1]], box - F.pad(low, (0, 2))
 
+# %% ../../nbs/augment/37_kernels.ipynb #37a20001
+def crop_resize(
+    images: UInt8[Tensor, "n c height width"] | Float[Tensor, "n c height width"], # uint8, or float in [0, 1]
+    box: Int[Tensor, "n 4"], # top, left, height, width of each crop, in pixels; fastest if it lives on the CPU
+    size: int, # height and width of the output, in pixels
+    flip: Bool[Tensor, "n"] | None = None, # which images to mirror left to right
+) -> Float[Tensor, "n c size size"]: # in [0, 1] up to rounding; float32 for uint8 images, else of their type
+    """Crop, resize (bilinear, antialiased) and mirror each image by its own box.
+
+    The same as torchvision's `resized_crop(..., antialias=True)`, then `horizontal_flip`. Raises `TypeError` or
+    `ValueError` for images of another shape or type, boxes outside them, and a size that is no whole number."""
+    _check_images(images)
+    _check_boxes("box", box, len(images), *images.shape[2:])
+    size = whole_number("size", size)
+    if flip is not None: _check_parameter("flip", flip, (len(images),), "bool")
+    x = _crop_resize(images, box, size, flip)
+    return x.to(images.dtype) if images.is_floating_point() else x
+
 # %% ../../nbs/augment/37_kernels.ipynb #e709710d
 def resize(
     images: UInt8[Tensor, "n c height width"] | Float[Tensor, "n c height width"], # uint8, or float in [0, 1]
@@ -146,6 +147,37 @@ def resize(
     return crop_resize(images, whole, size).clamp_(0, 1)
 
 # %% ../../nbs/augment/37_kernels.ipynb #741651ad
+def _gaussian_band(
+    sigma: Float[Tensor, "n"], # in pixels
+    r: int, # the kernel has 2r + 1 pixels
+    block: int, # output pixels
+) -> Float[Tensor, "n seen block"]: # seen = block + 2r; each column sums to 1
+    "What each padded pixel contributes to each pixel of a block."
+    seen = torch.arange(block + 2 * r, device=sigma.device)[:, None]
+    distance = seen - torch.arange(block, device=sigma.device) - r
+    band = torch.exp(-0.5 * (distance / sigma[:, None, None]) ** 2) * (distance.abs() <= r)
+    band = band / band.sum(1, keepdim=True)
+    return F.threshold(band, 1e-20, 0) # a narrow Gaussian's tails are denormal numbers, slow to multiply
+
+def _gaussian_blur(
+    images: Float[Tensor, "n c height width"], # float32 or float64
+    sigma: Float[Tensor, "n"], # of `gaussian_blur`
+    kernel: int, # of `gaussian_blur`
+) -> Float[Tensor, "n c height width"]:
+    "What `gaussian_blur` does, once its arguments are checked."
+    n, channels, height, width = images.shape
+    r, block = kernel // 2, 32
+    seen = block + 2 * r # padded pixels behind a block
+    band = _gaussian_band(sigma.to(images), r, block)
+    x = F.pad(images, (r, r, r, r), mode="reflect")
+    x = F.pad(x, (0, -width % block, 0, -height % block)) # whole blocks
+    x = x.unfold(3, seen, block)
+    x = torch.bmm(x.reshape(n, -1, seen), band).view(n, channels, x.shape[2], -1)
+    x = x.unfold(2, seen, block).transpose(3, 4)
+    x = torch.matmul(band.transpose(1, 2)[:, None, None], x)
+    return x.flatten(2, 3)[:, :, :height, :width]
+
+# %% ../../nbs/augment/37_kernels.ipynb #37a20002
 def gaussian_blur(
     images: Float[Tensor, "n c height width"], # larger than half the kernel
     sigma: Float[Tensor, "n"], # standard deviation of each image's kernel, in pixels, positive
@@ -166,33 +198,3 @@ def gaussian_blur(
         raise ValueError(f"kernel: expected an odd number below twice the {side} pixels of the shorter side, "
                          f"got {kernel}")
     return _gaussian_blur(images.to(_computing(images)), sigma, kernel).to(images.dtype)
-
-def _gaussian_blur(
-    images: Float[Tensor, "n c height width"], # float32 or float64
-    sigma: Float[Tensor, "n"], # of `gaussian_blur`
-    kernel: int, # of `gaussian_blur`
-) -> Float[Tensor, "n c height width"]:
-    "What `gaussian_blur` does, once its arguments are checked."
-    n, channels, height, width = images.shape
-    r, block = kernel // 2, 32
-    seen = block + 2 * r # padded pixels behind a block
-    band = _gaussian_band(sigma.to(images), r, block)
-    x = F.pad(images, (r, r, r, r), mode="reflect")
-    x = F.pad(x, (0, -width % block, 0, -height % block)) # whole blocks
-    x = x.unfold(3, seen, block)
-    x = torch.bmm(x.reshape(n, -1, seen), band).view(n, channels, x.shape[2], -1)
-    x = x.unfold(2, seen, block).transpose(3, 4)
-    x = torch.matmul(band.transpose(1, 2)[:, None, None], x)
-    return x.flatten(2, 3)[:, :, :height, :width]
-
-def _gaussian_band(
-    sigma: Float[Tensor, "n"], # in pixels
-    r: int, # the kernel has 2r + 1 pixels
-    block: int, # output pixels
-) -> Float[Tensor, "n seen block"]: # seen = block + 2r; each column sums to 1
-    "What each padded pixel contributes to each pixel of a block."
-    seen = torch.arange(block + 2 * r, device=sigma.device)[:, None]
-    distance = seen - torch.arange(block, device=sigma.device) - r
-    band = torch.exp(-0.5 * (distance / sigma[:, None, None]) ** 2) * (distance.abs() <= r)
-    band = band / band.sum(1, keepdim=True)
-    return F.threshold(band, 1e-20, 0) # a narrow Gaussian's tails are denormal numbers, slow to multiply

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from .colours import _check_order, _gray, _jitter, _jitter_coefficients, _luma, _on_colours
+from .colours import _HUE, _check_order, _gray, _jitter, _jitter_coefficients
+from .colours import _luma, _on_colours
 from .kernels import _check_boxes, _check_images, _check_not_negative, _check_parameter
 from .kernels import _computing, _crop_resize, _gaussian_blur
 from ..core import real_number, shown, whole_number
@@ -85,35 +86,9 @@ class ViewParameters:
         return ViewParameters(*[x[rows] for x in vars(self).values()])
 
 # %% ../../nbs/augment/38_views.ipynb #674dc0a5
-def _render(
-    images: UInt8[Tensor, "b c height width"] | Float[Tensor, "b c height width"], # the sources
-    p: ViewParameters, # of n views
-    size: int, # of the views, in pixels
-) -> Float[Tensor, "n c size size"]:
-    "What `render_views` does, once its arguments are checked."
-    device, dtype, channels = images.device, _computing(images), images.shape[1]
-    final = images.dtype if images.is_floating_point() else dtype
-    out = torch.empty(len(p.box), channels, size, size, device=device, dtype=final)
-    order, ends = _groups(p)
-    p, place = p[order], order.to(device)
-    source = place % len(images)
-    coefficients = [c.to(device, dtype) for c in _jitter_coefficients(p.factors, p.order, min(channels, 3))]
-    luma = _luma(out[:, :3])
-    gray, blurred = p.gray.tolist(), bool(p.sigma.any())
-    kernel = size // 10 // 2 * 2 + 1
-    for turn, rows in _pieces(ends, channels * size * size, device):
-        q = p[rows]
-        x = _crop_resize(images.index_select(0, source[rows]), q.box, size, q.flip)
-        if turn < 4: x = _on_colours(_jitter, x, *[c[rows] for c in coefficients], luma, turn)
-        grays = sum(gray[rows])
-        if grays: x[-grays:] = _on_colours(_gray, x[-grays:])
-        if blurred: x = _blur_some(x, q.sigma, kernel)
-        out[place[rows]] = x.clamp_(0, 1).to(final) # weights that sum to 1 stray from it by a rounding
-    return out
-
 def _groups(p: ViewParameters) -> tuple[Int[Tensor, "n"], list[int]]:
     "The order in which views are rendered, and where each of the five groups ends in it."
-    turn = torch.where(p.jitter, (p.order == 3).int().argmax(1), 4)
+    turn = torch.where(p.jitter, (p.order == _HUE).int().argmax(1), 4)
     ends = turn.bincount(minlength=5).cumsum(0).tolist()
     return (2 * turn + p.gray).argsort(), ends
 
@@ -141,6 +116,33 @@ def _blur_some(
         rows = chosen.nonzero()[:, 0].to(images.device)
         images[rows] = _gaussian_blur(images[rows], sigma[chosen], kernel)
     return images
+
+# %% ../../nbs/augment/38_views.ipynb #38a20001
+def _render(
+    images: UInt8[Tensor, "b c height width"] | Float[Tensor, "b c height width"], # the sources
+    p: ViewParameters, # of n views
+    size: int, # of the views, in pixels
+) -> Float[Tensor, "n c size size"]:
+    "What `render_views` does, once its arguments are checked."
+    device, dtype, channels = images.device, _computing(images), images.shape[1]
+    final = images.dtype if images.is_floating_point() else dtype
+    out = torch.empty(len(p.box), channels, size, size, device=device, dtype=final)
+    order, ends = _groups(p)
+    p, place = p[order], order.to(device)
+    source = place % len(images)
+    coefficients = [c.to(device, dtype) for c in _jitter_coefficients(p.factors, p.order, min(channels, 3))]
+    luma = _luma(out[:, :3])
+    gray, blurred = p.gray.tolist(), bool(p.sigma.any())
+    kernel = size // 10 // 2 * 2 + 1
+    for turn, rows in _pieces(ends, channels * size * size, device):
+        q = p[rows]
+        x = _crop_resize(images.index_select(0, source[rows]), q.box, size, q.flip)
+        if turn < 4: x = _on_colours(_jitter, x, *[c[rows] for c in coefficients], luma, turn)
+        grays = sum(gray[rows])
+        if grays: x[-grays:] = _on_colours(_gray, x[-grays:])
+        if blurred: x = _blur_some(x, q.sigma, kernel)
+        out[place[rows]] = x.clamp_(0, 1).to(final) # weights that sum to 1 stray from it by a rounding
+    return out
 
 # %% ../../nbs/augment/38_views.ipynb #7f85a295
 @torch.no_grad()

@@ -31,7 +31,8 @@ def test_like_the_librarys_own():
     again, other = [build_encoder("pixels-linear", image_size=16, width=5, seed=seed) for seed in (3, 4)]
     assert torch.equal(encoder(IMAGES), again(IMAGES)) and not torch.equal(encoder(IMAGES), other(IMAGES))
     normalized = (IMAGES - encoder.mean) / encoder.std
-    torch.testing.assert_close(encoder(IMAGES), normalized.flatten(1) @ encoder.backbone[1].weight.T + encoder.backbone[1].bias)
+    linear = encoder.backbone[1]
+    torch.testing.assert_close(encoder(IMAGES), normalized.flatten(1) @ linear.weight.T + linear.bias)
     for channels in (1, 4):
         grown = build_encoder("pixels-linear", image_size=16, width=5, channels=channels)
         assert grown(torch.rand(2, channels, 16, 16)).shape == (2, 5)
@@ -76,12 +77,15 @@ def nameless(num_features=None):
     return network
 
 
-@pytest.mark.parametrize("returned", [None, 3, nameless(), nameless("8"), nameless(8.0), nameless(torch.tensor(8)), nameless(0), nameless(-8),
-                                      nameless(True), torch.zeros, (nn.Flatten(), 8)], ids=repr)
+WIDTHS = [None, "8", 8.0, torch.tensor(8), 0, -8, True]
+
+
+@pytest.mark.parametrize("returned", [None, 3, torch.zeros, (nn.Flatten(), 8), *[nameless(width) for width in WIDTHS]])
 def test_networks_that_do_not_say_their_width(returned):
     def mine(image_size, width, channels): return returned
     register("encoder")(mine)
-    with pytest.raises(ValueError, match="^encoder: 'mine' returned .* with num_features .*Return an nn.Module"): build_encoder("mine")
+    with pytest.raises(ValueError, match="^encoder: 'mine' returned .* with num_features .*Return an nn.Module"):
+        build_encoder("mine")
 
 
 def test_numpy_widths_are_whole_numbers():

@@ -35,7 +35,7 @@ def grayscale(
 ) -> Float[Tensor, "n c height width"]: # three equal channels; a fourth, and images of one channel, stay as they are
     """Grey images: torchvision's `rgb_to_grayscale(..., num_output_channels=3)`.
 
-    Raises `TypeError` or `ValueError` for what are no float images."""
+    Raises `TypeError` or `ValueError` for anything but float images."""
     _check_images(images, floating=True)
     return _on_colours(_gray, images)
 

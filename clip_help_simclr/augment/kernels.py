@@ -23,7 +23,7 @@ def _computing(images: Tensor) -> torch.dtype:
     return torch.float64 if images.dtype == torch.float64 else torch.float32
 
 def _check_images(images: Any, floating: bool = False) -> None:
-    "Raises `TypeError` or `ValueError` for what are no images; with `floating`, also for uint8."
+    "Raises `TypeError` or `ValueError` for anything but images; with `floating`, also for uint8."
     check_tensor("images", images)
     right_type = images.is_floating_point() or (images.dtype == torch.uint8 and not floating)
     right_shape = images.ndim == 4 and images.shape[1] in (1, 3, 4) and 0 not in images.shape[2:]
@@ -126,7 +126,7 @@ def crop_resize(
     """Crop, resize (bilinear, antialiased) and mirror each image by its own box.
 
     The same as torchvision's `resized_crop(..., antialias=True)`, then `horizontal_flip`. Raises `TypeError` or
-    `ValueError` for images of another shape or type, boxes outside them, and a size that is no whole number."""
+    `ValueError` for images of another shape or type, boxes outside them, and a size that is not a whole number."""
     _check_images(images)
     _check_boxes("box", box, len(images), *images.shape[2:])
     size = whole_number("size", size)

@@ -61,7 +61,7 @@ def _shares(name: str, value: Any) -> tuple[float, float]:
     return low, high
 
 def _check_generator(value: Any) -> None:
-    "Raises `TypeError` for what is no generator."
+    "Raises `TypeError` for anything but a generator."
     if isinstance(value, torch.Generator): return
     raise TypeError(f"generator: expected a torch.Generator, got {type(value).__name__}. "
                     "Make one with torch.Generator().manual_seed(0)")
@@ -166,7 +166,7 @@ def render_views(
     with torch.autocast(images.device.type, enabled=False): return _render(images, parameters, size)
 
 def _check_parameters(p: Any, images: Tensor) -> None:
-    "Raises `TypeError` or `ValueError` for what are no parameters of views of these images."
+    "Raises `TypeError` or `ValueError` for anything but parameters of views of these images."
     if not isinstance(p, ViewParameters):
         raise TypeError(f"parameters: expected ViewParameters, got {type(p).__name__}. "
                         "Draw them with SimCLRViews().parameters(...)")

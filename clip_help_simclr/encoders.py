@@ -132,7 +132,7 @@ def _unknown(name: str, timms: list[str]) -> str:
 def build_encoder(
     name: str = "convnet", # a registered encoder (convnet), or a model of timm: resnet18, vit_tiny_patch16_224, ...
     image_size: int = 32, # side of the images in pixels; decides the stem of ResNets and the positions of transformers
-    width: int = 32, # channels of convnet's first layer; its features are 8 times as wide; timm's models ignore it
+    width: int = 32, # of registered encoders (convnet's features are 8 times as wide); timm's models ignore it
     seed: int = 0, # the initial weights depend on this alone
     channels: int = 3, # of the images: 1, 3 or 4
     pretrained: str | None = None, # timm (its weights), or a checkpoint, the folder of a run or export; None: random

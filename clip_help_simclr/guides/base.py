@@ -27,7 +27,7 @@ class Guide:
     per_view: bool = False # whether `encode` works
     image_size: int | None = None # side in pixels that images are scaled to; None: any, or it looks at none
     facts: dict = {} # what else there is to say of it, as JSON: weights, preprocessing, source of captions
-    row_of: str = "data set" # what a row is made from: image, caption or data set. Only rows of the first two are kept when a data set changes
+    row_of: str = "data set" # what a row is made from: image, caption, or the whole data set
     form: str = "" # what users type, such as cache:FOLDER; without one, the registered name
 
     def encode(
@@ -132,7 +132,8 @@ class LabelGuide(Guide):
         labels, k = data.labels.cpu(), len(data.classes)
         unknown = int((labels < 0).sum())
         if unknown:
-            raise ValueError(f"data: {unknown} of {len(labels)} labels are unknown (-1). A label guide needs all of them")
+            raise ValueError(f"data: {unknown} of {len(labels)} labels are unknown (-1). "
+                             "A label guide needs all of them")
         if self.noise and k < 2:
             raise ValueError(f"noise: {self.noise} needs another class to change to, but there is {k}")
         # numpy's generator is sequential: the draws of image i do not depend on how many images follow

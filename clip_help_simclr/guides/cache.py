@@ -61,6 +61,41 @@ def _check_build(guide: Any, data: Any, folder: Any, batch_size: Any, workers: A
     if workers is not None and not _is_count(workers):
         raise ValueError(f"workers: expected a number of processes, 0 or more, or None, got {workers!r}")
 
+def _check_neighbours(k: Any, exact: Any, most: int) -> None:
+    "Raises `ValueError` for arguments of `EmbeddingCache.neighbours` that cannot be right."
+    if not _is_count(k): raise ValueError(f"k: expected a whole number, got {k!r}")
+    if exact not in (None, True, False): raise ValueError(f"exact: expected True, False or None, got {exact!r}")
+    if not 1 <= k <= most:
+        raise ValueError(f"k: expected 1 to {most}, one less than there are images with a row, got {k}")
+
+# %% ../../nbs/guides/45_cache.ipynb #9b450011
+def _absent_rows(rows: Float[Tensor, "n dim"]) -> Int64[Tensor, "m"]:
+    "Numbers of the rows of NaN. Raises `ValueError` for what are no rows, or rows with other entries that are not finite."
+    if rows.ndim != 2 or not rows.is_floating_point():
+        raise ValueError(f"rows: expected floats (images, dim), got {rows.dtype} {tuple(rows.shape)}")
+    absent = rows.isnan().all(1)
+    if not rows[~absent].isfinite().all():
+        raise ValueError("rows: got rows with NaN or infinite entries. "
+                         "Expected finite rows; all NaN where there is none")
+    return absent.nonzero()[:, 0].cpu()
+
+def _has_room(device: str | torch.device, shape: tuple[int, int]) -> bool:
+    "Whether a GPU has room for rows in float32, by the rule for data sets: at most a quarter of what is free."
+    if torch.device(device).type != "cuda": return True
+    return 4 * 4 * shape[0] * shape[1] <= torch.cuda.mem_get_info(device)[0]
+
+def _verify_shard(file: Path, shard: dict) -> None:
+    "Compare digests of a file with those that the manifest has. Raises `ValueError` where one is another."
+    mend = f"Remove it and {_MANIFEST}, and run `chs embed` again"
+    try: tensors = load_file(file)
+    except SafetensorError as e:
+        raise ValueError(f"path: {str(file)!r} is truncated or corrupt ({e}). {mend}") from None
+    digests = dict(rows=shard["digest"], ids=shard.get("ids_digest"), contents=shard.get("contents_digest"))
+    for name, wanted in digests.items():
+        if wanted is None: continue # caches of older versions kept no digest of ids
+        if name not in tensors or digest(tensors[name]) != wanted:
+            raise ValueError(f"path: the {name} in {str(file)!r} are not those that were written. {mend}")
+
 # %% ../../nbs/guides/45_cache.ipynb #066b5d9d
 @register("guide", "cache")
 class EmbeddingCache(Guide):
@@ -80,15 +115,8 @@ class EmbeddingCache(Guide):
         self.folder, self.manifest = folder, manifest or {}
         self.facts = self.manifest.get("facts", {})
         self.image_size = self.manifest.get("size")
-        if not isinstance(rows, Tensor):
-            self.missing = torch.tensor(_unreadable_numbers(self.manifest), dtype=torch.int64)
-            return
-        if rows.ndim != 2 or not rows.is_floating_point():
-            raise ValueError(f"rows: expected floats (images, dim), got {rows.dtype} {tuple(rows.shape)}")
-        absent = rows.isnan().all(1)
-        if not rows[~absent].isfinite().all():
-            raise ValueError("rows: got rows with NaN or infinite entries. Expected finite rows; all NaN where there is none")
-        self.missing = absent.nonzero()[:, 0].cpu()
+        if isinstance(rows, Tensor): self.missing = _absent_rows(rows)
+        else: self.missing = torch.tensor(_unreadable_numbers(self.manifest), dtype=torch.int64)
 
     @classmethod
     def build(
@@ -104,9 +132,10 @@ class EmbeddingCache(Guide):
     ) -> EmbeddingCache | None: # None where other processes still have shards to make
         """Embed a data set. With a folder: goes on where a killed run was, and opens a cache that is finished.
 
-        In several processes (accelerate launch, torchrun) each makes its share of the shards. A cache is brought up to date
-        where the data set has changed since: rows of unchanged images (or captions) are kept, and the bytes are those of
-        a cache that is made anew. Raises `ValueError` where the folder holds another cache, `OSError` where it cannot be written."""
+        In several processes (accelerate launch, torchrun) each makes its share of the shards. A cache is brought
+        up to date where the data set has changed since: rows of unchanged images (or captions) are kept, and the
+        bytes are those of a cache that is made anew. Raises `ValueError` where the folder holds another cache,
+        `OSError` where it cannot be written."""
         _check_build(guide, data, folder, batch_size, workers)
         if folder is None: return EmbeddingCache(guide.embed(data, batch_size, progress), guide.name, data.fingerprint)
         if not len(data): raise ValueError("data: there are no images to embed")
@@ -148,7 +177,7 @@ class EmbeddingCache(Guide):
         self,
         numbers: Int64[Tensor, "b"], # of images
     ) -> Float[Tensor, "b dim"]: # float32, on the device of the rows
-        "The rows of some images. Raises `IndexError` for anything but whole numbers from 0 to one less than there are rows."
+        "The rows of some images. Raises `IndexError` for anything but whole numbers from 0, below the number of rows."
         numbers = _numbers(numbers, len(self))
         if not isinstance(self.rows, Tensor): return self.rows[numbers.cpu()]
         return self.rows[numbers.to(self.rows.device)].float()
@@ -169,20 +198,12 @@ class EmbeddingCache(Guide):
                 "or read these images at the size at which those were read (--size)")
         wanted = guide.name if isinstance(guide, Guide) else guide
         if wanted not in (None, self.name):
-            raise ValueError(f"guide: the cache holds rows of {self.name}, not of {wanted}. Build it anew with that guide")
+            raise ValueError(f"guide: the cache holds rows of {self.name}, not of {wanted}. "
+                             "Build it anew with that guide")
 
     def verify(self) -> None:
-        "Read every shard and compare digests of rows, ids and contents. `ValueError` names the first shard that was changed."
-        mend = f"Remove it and {_MANIFEST}, and run `chs embed` again"
-        for shard in self.manifest.get("shards", []):
-            file = self.folder / shard["file"]
-            try: tensors = load_file(file)
-            except SafetensorError as e: raise ValueError(f"path: {str(file)!r} is truncated or corrupt ({e}). {mend}") from None
-            digests = dict(rows=shard["digest"], ids=shard.get("ids_digest"), contents=shard.get("contents_digest"))
-            for name, wanted in digests.items():
-                if wanted is None: continue # caches of older versions kept no digest of ids
-                if name not in tensors or digest(tensors[name]) != wanted:
-                    raise ValueError(f"path: the {name} in {str(file)!r} are not those that were written. {mend}")
+        "Compare the digests of rows, ids and contents. `ValueError` names the first shard that was changed."
+        for shard in self.manifest.get("shards", []): _verify_shard(self.folder / shard["file"], shard)
 
     def embed(self, data: Any, batch_size: int = 256, progress: bool = True) -> Float[Tensor, "n dim"]:
         "All rows, in float32 on the CPU, after `check(data)`."
@@ -201,24 +222,22 @@ class EmbeddingCache(Guide):
         try: device = torch.device(device)
         except (RuntimeError, TypeError):
             raise ValueError(f"device: {device!r} is not a device. Use cpu, cuda, cuda:0 or mps") from None
-        if self._fits(device): return EmbeddingCache(self.whole().to(device), self.name, self.fingerprint, self.folder, self.manifest)
-        warnings.warn(f"cache: {len(self)} rows of {self.rows.shape[1]} take more than a quarter of what is free on {device}; "
-                      "they stay where they are. Look-ups are slower, and right", stacklevel=2)
-        return self
-
-    def _fits(self, device: str | torch.device) -> bool:
-        "Whether a GPU has room for the rows, by the rule for data sets: at most a quarter of what is free."
-        if torch.device(device).type != "cuda": return True
-        return 4 * 4 * self.rows.shape[0] * self.rows.shape[1] <= torch.cuda.mem_get_info(device)[0]
+        if not _has_room(device, self.rows.shape):
+            warnings.warn(f"cache: {len(self)} rows of {self.rows.shape[1]} take more than a quarter of what is free "
+                          f"on {device}; they stay where they are. Look-ups are slower, and right", stacklevel=2)
+            return self
+        rows = self.whole().to(device)
+        return EmbeddingCache(rows, self.name, self.fingerprint, self.folder, self.manifest)
 
     def ids(
         self,
         shard: int, # its number
     ) -> list[str]: # what the data set calls the images of its rows
-        "The ids of the images of a shard. Raises `ValueError` for a cache in memory, and for a shard that there is not."
+        "The ids of the images of a shard. Raises `ValueError` for a cache in memory, and for an unknown shard."
         shards = len(self.manifest.get("shards", []))
         if self.folder is None or not _is_count(shard) or shard >= shards:
-            raise ValueError(f"shard: expected a number below {shards}, the shards of this cache on disk, got {shard!r}")
+            raise ValueError(f"shard: expected a number below {shards}, the shards of this cache on disk, "
+                             f"got {shard!r}")
         return _ids_of(_shard_path(self.folder, shard))
 
     def neighbours(
@@ -227,21 +246,18 @@ class EmbeddingCache(Guide):
         exact: bool | None = None, # compare all with all; None: up to a million images, beyond that by FAISS
         device: str = "auto", # where to compare
         progress: bool = True, # show a bar
-    ) -> tuple[Int64[Tensor, "n k"], Float[Tensor, "n k"]]: # numbers of the nearest other images, nearest first; cosines
+    ) -> tuple[Int64[Tensor, "n k"], Float[Tensor, "n k"]]: # numbers of other images, nearest first; cosines
         """The nearest images of each image in the whole data set. Kept beside a cache that has a folder.
 
         Raises `ValueError` for k out of range, `ModuleNotFoundError` where FAISS is needed and missing."""
-        if not _is_count(k): raise ValueError(f"k: expected a whole number, got {k!r}")
-        if exact not in (None, True, False): raise ValueError(f"exact: expected True, False or None, got {exact!r}")
-        most = len(self) - len(self.missing) - 1
-        if not 1 <= k <= most:
-            raise ValueError(f"k: expected 1 to {most}, one less than there are images with a row, got {k}")
+        _check_neighbours(k, exact, len(self) - len(self.missing) - 1)
         exact = len(self) <= _EXACT if exact is None else exact
         of = digest(json.dumps([shard["digest"] for shard in self.manifest.get("shards", [])]), exact)
         path = None if self.folder is None else self.folder / f"neighbours-{k}.safetensors"
         found = None if path is None else _kept_neighbours(path, of, len(self), k)
         if found is not None: return found
-        if exact: found = exact_neighbours(self.whole().to(pick_device(device)), k, progress=progress)
-        else: found = approximate_neighbours(self.whole().cpu(), k)
+        rows = self.whole()
+        if exact: found = exact_neighbours(rows.to(pick_device(device)), k, progress=progress)
+        else: found = approximate_neighbours(rows.cpu(), k)
         if path is not None: _keep_neighbours(path, of, found)
         return found

@@ -55,10 +55,9 @@ def _chs_caption_tower(pretrained: bool = False, **unused) -> nn.Module: return 
 # %% ../../nbs/guides/47_captions.ipynb #8c73323c
 def _caption_config(image_size: int, context: int, words: int) -> dict:
     "open_clip's configuration of the small model."
-    return dict(
-        embed_dim=64,
-        vision_cfg=dict(timm_model_name="_chs_caption_tower", image_size=image_size, timm_pool="", timm_proj="linear"),
-        text_cfg=dict(context_length=context, vocab_size=words, width=32, heads=1, layers=1))
+    tower = dict(timm_model_name="_chs_caption_tower", image_size=image_size, timm_pool="", timm_proj="linear")
+    text = dict(context_length=context, vocab_size=words, width=32, heads=1, layers=1)
+    return dict(embed_dim=64, vision_cfg=tower, text_cfg=text)
 
 def _build_open_clip(config: dict, seed: int) -> nn.Module:
     "A model of this configuration by open_clip's factory, with random weights from the seed."
@@ -68,7 +67,7 @@ def _build_open_clip(config: dict, seed: int) -> nn.Module:
     if not timm.is_model("_chs_caption_tower"): timm.models.register_model(_chs_caption_tower)
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]), _quiet():
         Path(folder, "open_clip_config.json").write_text(json.dumps(dict(model_cfg=config)), encoding="utf-8")
-        torch.set_rng_state(generator(seed, "caption guide").get_state()) # layers draw their weights from the global generator
+        torch.set_rng_state(generator(seed, "caption guide").get_state()) # layers draw from the global generator
         return open_clip.create_model(f"local-dir:{folder}")
 
 # %% ../../nbs/guides/47_captions.ipynb #dcb500ec
@@ -77,14 +76,18 @@ def _vary(
     generator: torch.Generator, # on the CPU
 ) -> Float[Tensor, "b 3 height width"]: # in [0, 1]
     "Each image zoomed by up to 5/3, shifted by up to 15 % of its side, and recoloured."
-    def uniform(low, high, *shape): return low + (high - low) * torch.rand(len(images), *shape, generator=generator).to(images.device)
+    def uniform(low, high, *shape):
+        draws = torch.rand(len(images), *shape, generator=generator)
+        return low + (high - low) * draws.to(images.device)
     zoom = uniform(0.6, 1, 1) * uniform(0.9, 1.1, 2)
     place = torch.cat([torch.diag_embed(zoom), uniform(-0.3, 0.3, 2, 1)], 2)
-    images = F.grid_sample(images, F.affine_grid(place, images.shape, align_corners=False), padding_mode="reflection", align_corners=False)
+    grid = F.affine_grid(place, images.shape, align_corners=False)
+    images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     channels = F.one_hot(uniform(0, 1, 3).argsort(1), 3) + uniform(-0.5, 0.5, 3, 3)
     grey = torch.full((3, 3), 1 / 3, device=images.device)
     channels = torch.where(uniform(0, 1, 1, 1) < 0.2, grey @ channels, channels)
-    shifted = (channels * uniform(0.6, 1.4, 1, 1)) @ (images - 0.5).flatten(2) + uniform(0.3, 0.7, 1, 1)
+    contrast, brightness = uniform(0.6, 1.4, 1, 1), uniform(0.3, 0.7, 1, 1)
+    shifted = (channels * contrast) @ (images - 0.5).flatten(2) + brightness
     return shifted.view_as(images).clamp(0, 1)
 
 # %% ../../nbs/guides/47_captions.ipynb #ce0a51d8
@@ -136,7 +139,7 @@ def captioned_images(
     share: float, # of the images that have one, in (0, 1]
     seed: int = 0, # of the choice
 ) -> Int64[Tensor, "m"]: # their numbers, ascending
-    "The images whose captions a guide may see. Raises `ValueError` for fewer than 2, `TypeError` for what has no captions."
+    "The images whose captions a guide may see. Raises `ValueError` for fewer than 2, `TypeError` without captions."
     _check_data(data, "captions")
     if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
         raise ValueError(f"share: expected a share of the captioned images in (0, 1], got {share!r}")
@@ -170,7 +173,8 @@ def _checked_caption_guide(head: Any, vocabulary: Tensor | None) -> tuple[dict, 
     "Configuration, facts and vocabulary of a guide's file. Raises `ValueError` for any that `save` would not write."
     if not isinstance(head, dict) or not isinstance(head.get("facts"), dict):
         raise ValueError("its header lacks configuration and facts")
-    if vocabulary is None or vocabulary.dtype != torch.int64 or vocabulary.ndim != 1: raise ValueError("it has no vocabulary")
+    if vocabulary is None or vocabulary.dtype != torch.int64 or vocabulary.ndim != 1:
+        raise ValueError("it has no vocabulary")
     words = whole_number("words of the vocabulary", len(vocabulary), 1, _CLIP_WORDS)
     if vocabulary.min() < 0 or vocabulary.max() >= _CLIP_WORDS or (vocabulary.diff() <= 0).any():
         raise ValueError("its vocabulary is not a sorted list of tokens")
@@ -188,7 +192,7 @@ def _checked_caption_guide(head: Any, vocabulary: Tensor | None) -> tuple[dict, 
 class CaptionGuide(OpenCLIPGuide):
     """A small open_clip model trained on captions; made by `train` or `load`.
 
-    `facts`: captioned (number of images), caption_source, share, epochs, seed, seconds, loss (mean of the last epoch)."""
+    `facts`: captioned (number of images), caption_source, share, epochs, seed, seconds, loss (of the last epoch)."""
     form = "captions or captions:FILE"
 
     def __init__(
@@ -211,17 +215,18 @@ class CaptionGuide(OpenCLIPGuide):
         share: float = 0.2, # of the captioned images that it may see, in (0, 1]
         epochs: int | None = None, # passes over those; None: as many as make 3,000 steps of 64 images
         seed: int = 0, # of the choice of images, weights, order and views
-        augment: Callable[[Tensor, torch.Generator], Tensor] | None = None, # (images, CPU generator) to images; None: light crops, strong colours
+        augment: Callable[[Tensor, torch.Generator], Tensor] | None = None, # makes views; None: light crops, colours
         device: str = "auto", # where it computes, and stays
         progress: bool = True, # show a bar
     ) -> CaptionGuide:
-        """Train a guide. `augment` gets and gives float images in [0, 1].
+        """Train a guide. `augment` gets float images in [0, 1] and a generator on the CPU, and gives such images.
 
         Raises `ValueError` without captions, or for a share or number of epochs out of range."""
         import open_clip
 
         on = pick_device(device)
-        if epochs is not None and not _is_count(epochs, 1): raise ValueError(f"epochs: expected a positive number, got {epochs!r}")
+        if epochs is not None and not _is_count(epochs, 1):
+            raise ValueError(f"epochs: expected a positive number, got {epochs!r}")
         began, numbers = time.perf_counter(), captioned_images(data, share, seed)
         captions = [data.captions[i] for i in numbers.tolist()]
         raw = open_clip.tokenize(captions)
@@ -252,7 +257,8 @@ class CaptionGuide(OpenCLIPGuide):
         path: str | os.PathLike, # a file that `save` wrote
         device: str = "auto", # where it computes
     ) -> CaptionGuide:
-        "Read a guide. Raises `FileNotFoundError` where there is none, `ValueError` for a file that is truncated or something else."
+        """Read a guide. Raises `FileNotFoundError` where there is none,
+        `ValueError` for a file that is truncated, corrupt or something else."""
         head = _header(path, "caption_guide", *_GUIDE)
         try:
             tensors = load_file(path)
@@ -261,7 +267,8 @@ class CaptionGuide(OpenCLIPGuide):
             model.load_state_dict(tensors)
         except (ValueError, RuntimeError, SafetensorError) as e:
             reason = " ".join(str(e).split())[:300]
-            raise ValueError(f"path: {str(path)!r} is no caption guide that this package wrote, or damaged ({reason}). {_GUIDE[1]}") from None
+            raise ValueError(f"path: {str(path)!r} is no caption guide that this package wrote, or damaged "
+                             f"({reason}). {_GUIDE[1]}") from None
         return cls(model, config, vocabulary, facts, device)
 
     @classmethod
@@ -272,8 +279,8 @@ class CaptionGuide(OpenCLIPGuide):
     def from_text(cls, text: str, request: Any) -> Guide:
         """The guide in a file, or one that is trained on the images of the request.
 
-        One that is trained is kept in the request's folder under a name that says what it was made from, and found there the next time.
-        Several processes would each train their own, so they are refused."""
+        One that is trained is kept in the request's folder under a name that says what it was made from, and found
+        there the next time. Raises `ValueError` where several processes would each train their own."""
         if text:
             guide = CaptionGuide.load(text, request.device)
             request.data(guide.image_size)
@@ -283,8 +290,8 @@ class CaptionGuide(OpenCLIPGuide):
         path = None if request.folder is None else request.folder / f"guide-{made_from}.safetensors"
         if path is not None and path.exists(): return CaptionGuide.load(path, request.device)
         if launched()[1] > 1:
-            raise ValueError("guide: several processes would each train a caption guide of their own. Train it first, in one process: "
-                             "`chs embed` with the same settings, stopped or not; or pass captions:FILE")
+            raise ValueError("guide: several processes would each train a caption guide of their own. Train it first, "
+                             "in one process: `chs embed` with the same settings, stopped or not; or pass captions:FILE")
         guide = CaptionGuide.train(
             data, request.captioned, request.epochs, request.seed, device=request.device, progress=request.progress)
         if path is not None: guide.save(path)

@@ -40,7 +40,7 @@ def _new_size(height: int, width: int, size: tuple[int, int], mode: str) -> tupl
     return round(height * ratio), round(width * ratio)
 
 def _fit(images: Tensor, cfg: dict) -> Tensor:
-    "open_clip's inference transform for a batch in [0, 1]: resize, crop or pad, normalize. `cfg` is the model's `preprocess_cfg`."
+    "open_clip's inference transform for a batch in [0, 1]: resize, crop or pad, normalize. `cfg`: `preprocess_cfg`."
     from open_clip.transform import center_crop_or_pad
 
     size = cfg["size"] if isinstance(cfg["size"], (tuple, list)) else (cfg["size"],) * 2
@@ -170,8 +170,8 @@ def _of_file(model: str, file: str, by_tag: dict[str, ClipSettings]) -> ClipSett
     if others:
         activation = "QuickGELU" if chosen.quick_gelu else "GELU"
         warnings.warn(
-            f"pretrained: {file!r} does not say what its weights were trained with. They get {activation} and the preprocessing "
-            f"of {model}; the tags {', '.join(others)} need something else. If it holds one of those, "
+            f"pretrained: {file!r} does not say what its weights were trained with. They get {activation} and the "
+            f"preprocessing of {model}; the tags {', '.join(others)} need something else. If it holds one of those, "
             f"write openclip:{model}/TAG=FILE (in Python settings=TAG)", stacklevel=4)
     return chosen
 
@@ -198,10 +198,12 @@ def _load_open_clip(model: str, pretrained: str | None, settings: str | None = N
         raise ValueError(f"model: expected a name that open_clip knows, local-dir:FOLDER or hf-hub:NAME, got {model!r}")
     if model.startswith(_SCHEMES):
         if pretrained or settings:
-            raise ValueError(f"pretrained: {model!r} brings its own weights and settings, got {pretrained or settings!r} as well. Leave that out")
+            raise ValueError(f"pretrained: {model!r} brings its own weights and settings, "
+                             f"got {pretrained or settings!r} as well. Leave that out")
         folder = Path(model.removeprefix("local-dir:"))
         if model.startswith("local-dir:") and not folder.is_dir():
-            raise FileNotFoundError(f"model: there is no folder {str(folder)!r}. Expected one with open_clip_config.json and weights")
+            raise FileNotFoundError(f"model: there is no folder {str(folder)!r}. "
+                                    "Expected one with open_clip_config.json and weights")
         forced = {}
     else:
         found = clip_settings(model, pretrained, settings)
@@ -209,25 +211,29 @@ def _load_open_clip(model: str, pretrained: str | None, settings: str | None = N
     local = model.startswith("local-dir:") or (pretrained is not None and not _is_tag(model, pretrained))
     try:
         with _quiet(), warnings.catch_warnings(), nullcontext() if local else no_vain_retries():
-            warnings.filterwarnings("ignore", "QuickGELU mismatch", UserWarning)  # of the configuration that was overruled
+            warnings.filterwarnings("ignore", "QuickGELU mismatch", UserWarning)  # the configuration was overruled
             return open_clip.create_model(model, pretrained, require_pretrained=True, **forced)
     except Exception as e: # whatever a downloader, a decoder of files or a model may raise
         raise _not_loaded(model, pretrained, local, e) from e
 
+# %% ../../nbs/guides/46_clip.ipynb #9b460013
 def _not_loaded(model: str, pretrained: str | None, local: bool, error: Exception) -> Exception:
     "The error for weights that do not fit the model, or cannot be fetched."
     reason = " ".join(str(error).split())[:200]
     if local:
         return ValueError(f"pretrained: {pretrained or model!r} does not hold weights of {model} ({reason}). "
                           "Check that the file is whole and belongs to the model")
-    what = f"{model}/{pretrained}" if pretrained else model
-    mend = f"pass openclip:{model}/{pretrained}=FILE (in Python settings={pretrained!r})" if pretrained else "pass local-dir:FOLDER"
+    what, mend = model, "pass local-dir:FOLDER"
+    if pretrained:
+        what = f"{model}/{pretrained}"
+        mend = f"pass openclip:{what}=FILE (in Python settings={pretrained!r})"
     return FileNotFoundError(
         f"pretrained: the weights of {what} are not on this machine and could not be fetched ({reason}). "
-        f"Download them where there is a network, copy them here, and {mend}; or set HF_HOME to a folder that holds them")
+        f"Download them where there is a network, copy them here, and {mend}; "
+        "or set HF_HOME to a folder that holds them")
 
 def _open_clip_tokens(model: str, texts: list[str]) -> Int64[Tensor, "n context"]:
-    "Texts as the model's tokenizer splits them. `FileNotFoundError` where the tokenizer is neither here nor to be fetched."
+    "Texts as the model's tokenizer splits them. `FileNotFoundError` where it is neither here nor to be fetched."
     import open_clip
     try:
         with no_vain_retries(): tokenizer = open_clip.get_tokenizer(model)
@@ -257,9 +263,9 @@ def _parse_open_clip(text: str) -> tuple[str, str | None, str | None]:
     if not pretrained or not model: raise ValueError(f"guide: expected {_TEXT_FORMS}, got {text!r}")
     tag, equals, file = pretrained.partition("=")
     if equals and not Path(pretrained).is_file(): return model, file, tag
+    if _is_tag(model, pretrained) or Path(pretrained).is_file(): return model, pretrained, None
     # ViT-B-32/weights.safetensors may also be meant as one path, of a folder that is called like the model
-    if not _is_tag(model, pretrained) and not Path(pretrained).is_file() and Path(text).is_file(): return model, text, None
-    return model, pretrained, None
+    return model, text if Path(text).is_file() else pretrained, None
 
 # %% ../../nbs/guides/46_clip.ipynb #27a1d788
 def _check_texts(texts: Any) -> None:
@@ -277,18 +283,21 @@ class OpenCLIPGuide(Guide):
     def __init__(
         self,
         model: str, # a name that open_clip knows, such as ViT-B-32, or local-dir:FOLDER
-        pretrained: str | os.PathLike | None = None, # a tag such as openai (downloaded once), or a file; None with local-dir: and hf-hub:
+        pretrained: str | os.PathLike | None = None, # a tag (downloaded once), or a file; None with local-dir:
         device: str = "auto", # where it computes
-        settings: str | None = None, # the tag whose activation and preprocessing a file needs; None: see `clip_settings`
+        settings: str | None = None, # the tag whose activation and preprocessing a file needs, see `clip_settings`
     ):
-        """Load the model. Raises `ValueError` for an unknown model or tag and for a file that does not fit,
-        `FileNotFoundError` where the weights of a tag are neither here nor to be fetched. Warns where a file may need other settings than the model's."""
+        """Load the model, which brings its weights where its name begins with local-dir: or hf-hub:.
+
+        Raises `ValueError` for an unknown model or tag and for a file that does not fit, `FileNotFoundError` where
+        weights are neither here nor to be fetched. Warns where a file may need other settings than the model's."""
         if not isinstance(pretrained, (str, Path, type(None))):
             raise TypeError(f"pretrained: expected a tag, a file, or None, got {pretrained!r:.80}")
         pretrained = None if pretrained is None else os.fspath(pretrained)
-        name = f"openclip:{model}" + (f"/{Path(pretrained).name}" if pretrained else "")
         loaded = _load_open_clip(model, pretrained, settings)
-        self._wrap(loaded, name + _other_activation(model, pretrained, settings), device, partial(_open_clip_tokens, model))
+        name = f"openclip:{model}" if pretrained is None else f"openclip:{model}/{Path(pretrained).name}"
+        name += _other_activation(model, pretrained, settings)
+        self._wrap(loaded, name, device, partial(_open_clip_tokens, model))
 
     @classmethod
     def from_spec(
@@ -328,9 +337,9 @@ class OpenCLIPGuide(Guide):
     @torch.no_grad()
     def encode(
         self,
-        images: UInt8[Tensor, "b 3 height width"] | Float[Tensor, "b 3 height width"], # uint8, or float in [0, 1]; any size
+        images: UInt8[Tensor, "b 3 height width"] | Float[Tensor, "b 3 height width"], # uint8, or float in [0, 1]
     ) -> Float[Tensor, "b dim"]: # float32 rows of length 1, on the guide's device
-        "Embed images on any device. Raises `ValueError` for anything but RGB images in uint8 or in floats from 0 to 1."
+        "Embed images of any size on any device. Raises `ValueError` for anything but uint8 or floats from 0 to 1."
         images = _fit(_unit_floats(images, self.device), self.model.visual.preprocess_cfg)
         images = images.contiguous(memory_format=torch.channels_last)
         with _autocast(self.device): rows = self.model.encode_image(images)
@@ -356,7 +365,7 @@ class OpenCLIPGuide(Guide):
             yield numbers, rows, failures
 
     def embed(self, data: Any, batch_size: int = 256, progress: bool = True) -> Float[Tensor, "n dim"]:
-        "Embed a data set, `batch_size` images per step: float32 rows of length 1, on the CPU; NaN for images that cannot be read."
+        "float32 rows of length 1, on the CPU, made `batch_size` images per step; NaN for images that cannot be read."
         whole_number("batch_size", batch_size)
         groups = torch.arange(len(data)).split(batch_size)
         steps = tqdm(self.rows_of(data, groups), self.name, len(groups), disable=not progress)

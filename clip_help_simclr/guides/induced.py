@@ -59,9 +59,9 @@ class TextTowerGuide(Guide):
         return cls(OpenCLIPGuide.from_spec(text, request.device))
 
     def embed(self, data: Any, batch_size: int = 256, progress: bool = True) -> Float[Tensor, "n dim"]:
-        """Rows of length 1, float32, on the CPU; zeros for an image without caption: strategies leave its SimCLR row as it is.
+        """Rows of length 1, float32, on the CPU; zeros for an image without caption.
 
-        Raises `ValueError` where no image has one."""
+        Strategies leave the SimCLR row of such an image as it is. Raises `ValueError` where no image has one."""
         _check_data(data, "captions")
         whole_number("batch_size", batch_size)
         captioned = torch.tensor([i for i, caption in enumerate(data.captions) if caption.strip()], dtype=torch.int64)
@@ -80,14 +80,16 @@ def vocabulary(
     size: int = 1000, # texts at most
 ) -> list[str]: # sorted
     "Texts for a zero-shot posterior. Raises `ValueError` where the captions have fewer than two to offer."
-    if isinstance(captions, str) or not isinstance(captions, Sequence) or not all(isinstance(caption, str) for caption in captions):
+    listed = isinstance(captions, Sequence) and not isinstance(captions, str)
+    if not listed or not all(isinstance(caption, str) for caption in captions):
         raise ValueError(f"captions: expected a list of texts, '' where there is none, got {str(captions)[:100]!r}")
     if not _is_count(size, 2): raise ValueError(f"size: expected a whole number from 2, got {size!r}")
     captions = [caption for caption in captions if caption]
     texts = set(captions)
     if len(texts) > size: texts = _telling(captions, size)
     if len(texts) < 2:
-        raise ValueError(f"captions: {len(captions)} captions offer {len(texts)} texts that tell images apart. Give a vocabulary of your own")
+        raise ValueError(f"captions: {len(captions)} captions offer {len(texts)} texts that tell images apart. "
+                         "Give a vocabulary of your own")
     return sorted(texts)
 
 def _telling(captions: list[str], size: int) -> list[str]:
@@ -104,11 +106,13 @@ def read_vocabulary(
 ) -> list[str]: # without empty lines and repetitions
     "A vocabulary file. Raises `FileNotFoundError` where there is none, `ValueError` for fewer than two texts."
     if not isinstance(path, (str, os.PathLike)): raise ValueError(f"vocabulary: expected a path, got {path!r}")
-    if not Path(path).is_file(): raise FileNotFoundError(f"vocabulary: there is no file {str(path)!r}. Expected one text per line")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"vocabulary: there is no file {str(path)!r}. Expected one text per line")
     lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
     texts = list(dict.fromkeys(line for line in lines if line))
     if len(texts) < 2:
-        raise ValueError(f"vocabulary: {str(path)!r} has {len(texts)} texts. Expected two different ones or more, one per line")
+        raise ValueError(f"vocabulary: {str(path)!r} has {len(texts)} texts. "
+                         "Expected two different ones or more, one per line")
     return texts
 
 # %% ../../nbs/guides/48_induced.ipynb #e9dcae45
@@ -124,10 +128,11 @@ class TextInducedGuide(EmbeddingCache):
         cls,
         data: Any, # a data set with captions
     ) -> TextInducedGuide:
-        """P(l|x) counts the words of captions. An image without caption gets a row of zeros: strategies leave its SimCLR row as it is.
+        """P(l|x) counts the words of captions. An image without caption gets a row of zeros.
 
-        Raises `ValueError` where no image has one."""
-        from clip_help_simclr.unification import text_induced_embedding  # with it comes scipy.sparse, which costs half a second
+        Strategies leave the SimCLR row of such an image as it is. Raises `ValueError` where no image has one."""
+        # imported here, as scipy.sparse comes with it and costs half a second
+        from clip_help_simclr.unification import text_induced_embedding
         _check_data(data, "captions")
         counted = [Counter(_words(caption)) for caption in data.captions]
         column = {word: k for k, word in enumerate(sorted(set().union(*counted)))}

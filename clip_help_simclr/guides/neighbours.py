@@ -71,7 +71,7 @@ def approximate_neighbours(
     k: int, # how many
     searched: int | None = None, # lists to look into; None: a sixteenth of them
 ) -> tuple[Int64[Tensor, "n k"], Float[Tensor, "n k"]]: # numbers of other rows, nearest first, and the cosines
-    """Similar other rows of each row by FAISS's inverted lists, of which there are as many as the root of the number of rows.
+    """Similar other rows of each row by FAISS's inverted lists, as many as the root of the number of rows.
 
     Raises `ModuleNotFoundError` without FAISS. Where too few rows are in the lists searched, numbers end with -1."""
     if not find_spec("faiss"):

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..core import digest, pick_device, register
 from .base import Guide, _check_fingerprint, _is_count
 from .files import (
-    _MANIFEST, _OnDisk, _ids_of, _plan, _read_manifest, _rows_on_disk, _shard_path, _unreadable_numbers)
+    _MANIFEST, _ids_of, _OnDisk, _Permuted, _plan, _read_manifest, _rows_on_disk, _shard_path, _unreadable_numbers)
 from .neighbours import (
     _keep_neighbours, _kept_neighbours, approximate_neighbours, exact_neighbours)
 from .update import _finish_update, _Job, _make_shards, _update
@@ -105,7 +105,7 @@ class EmbeddingCache(Guide):
 
     def __init__(
         self,
-        rows: Float[Tensor, "n dim"] | _OnDisk, # row i belongs to image number i; a row of NaN: there is none
+        rows: Float[Tensor, "n dim"] | _OnDisk | _Permuted, # row i belongs to image number i; a row of NaN: there is none
         name: str, # of the guide that made them
         fingerprint: str, # of the data set
         folder: Path | None = None, # where they lie; None: in memory only
@@ -202,7 +202,7 @@ class EmbeddingCache(Guide):
                              "Build it anew with that guide")
 
     def verify(self) -> None:
-        "Compare the digests of rows, ids and contents. `ValueError` names the first shard that was changed."
+        "Compare the digests of rows, ids and contents with the manifest's. `ValueError` names the first shard that was changed."
         for shard in self.manifest.get("shards", []): _verify_shard(self.folder / shard["file"], shard)
 
     def embed(self, data: Any, batch_size: int = 256, progress: bool = True) -> Float[Tensor, "n dim"]:

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from ..core import digest, register
 from .base import Guide, _check_fingerprint
 from .cache import EmbeddingCache
-from .files import _Layout, _OnDisk
+from .files import _Layout, _OnDisk, _Permuted
 
 # %% auto #0
 __all__ = ['ClipRetrievalGuide', 'clip_retrieval_cache']
@@ -104,20 +104,6 @@ def _metadata_of(file: Path, height: int) -> Any:
         raise ValueError(f"path: {height} embeddings in {file.name}, but {len(table)} rows of metadata in {path.name}. "
                          "Is the folder complete?")
     return table
-
-class _Permuted:
-    "Rows on disk in another order; NaN where there is none."
-    def __init__(self, rows: _OnDisk, order: Int64[Tensor, "n"]):
-        self.rows, self.order = rows, order
-        self.shape = len(order), rows.shape[1]
-
-    def __len__(self) -> int: return len(self.order)
-
-    def __getitem__(self, numbers: Int64[Tensor, "b"]) -> Float[Tensor, "b dim"]:
-        where = self.order[numbers]
-        return self.rows[where.clamp(min=0)].masked_fill((where < 0)[:, None], torch.nan)
-
-    def whole(self) -> Float[Tensor, "n dim"]: return self[torch.arange(len(self))]
 
 # %% ../../nbs/guides/45_clip_retrieval.ipynb #f9e02106
 @register("guide", "clip-retrieval")

@@ -132,6 +132,21 @@ class _OnDisk:
             part.copy_(torch.from_numpy(read).view(part.shape))
         return found
 
+# %% ../../nbs/guides/42_files.ipynb #9b420023
+class _Permuted:
+    "Rows on disk in another order; NaN where there is none."
+    def __init__(self, rows: _OnDisk, order: Int64[Tensor, "n"]):
+        self.rows, self.order = rows, order
+        self.shape = len(order), rows.shape[1]
+
+    def __len__(self) -> int: return len(self.order)
+
+    def __getitem__(self, numbers: Int64[Tensor, "b"]) -> Float[Tensor, "b dim"]:
+        where = self.order[numbers]
+        return self.rows[where.clamp(min=0)].masked_fill((where < 0)[:, None], torch.nan)
+
+    def whole(self) -> Float[Tensor, "n dim"]: return self[torch.arange(len(self))]
+
 # %% ../../nbs/guides/42_files.ipynb #7b327ee4
 _MANIFEST = "manifest.json"
 _FORMAT = "clip_help_simclr embedding cache 1"

@@ -35,7 +35,7 @@ def guide_kind(
 
 def _form(kind: str, cls: type[Guide]) -> str:
     "What users type for a class."
-    return cls.form or kind
+    return vars(cls).get("form") or kind # a parent's form names the parent
 
 def guide_forms() -> list[str]: # such as "captions or captions:FILE", in the order of registration
     "What users may type, for messages and help texts; users' own guides are among them."
@@ -57,7 +57,7 @@ class GuideRequest:
     folder: Path | None = None # where a caption guide that is trained is kept, and found the next time; None: nowhere
     progress: bool = True # show bars
     spec: str = "" # the text that names the guide, for messages
-    _opened: list[ImageSet] = field(default_factory=list, repr=False) # the images, once they are open
+    _opened: list[ImageSet] = field(default_factory=list, init=False, repr=False) # the images, once they are open
 
     def data(
         self,

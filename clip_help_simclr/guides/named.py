@@ -19,7 +19,7 @@ __all__ = ['guide_kind', 'guide_forms', 'GuideRequest', 'make_guide', 'guided_im
 
 # %% ../../nbs/guides/49_named.ipynb #5d3a0005
 def guide_kind(
-    spec: str, # the text that names a guide, see the table above
+    spec: str, # the text that names a guide, such as captions or cache:FOLDER
 ) -> tuple[str, str]: # what stands before the first colon, and what stands behind it
     "Take the name of a guide apart. Raises `ValueError` that says what is expected."
     if not isinstance(spec, str) or not spec:
@@ -87,7 +87,7 @@ class GuideRequest:
 
 # %% ../../nbs/guides/49_named.ipynb #9b490006
 def make_guide(
-    spec: str, # see the table above
+    spec: str, # such as captions, labels:0.1 or cache:FOLDER; `guide_forms()` lists what is valid
     data: ImageSet, # what the guide is to know: captions are learnt from it, labels and captions looked up in it
     captioned: float = 0.2, # share of the images whose captions the caption guide may see, in (0, 1]
     epochs: int | None = None, # passes of the caption guide; None is its own choice
@@ -103,7 +103,7 @@ def make_guide(
         progress=progress, spec=spec))
 
 def guided_images(
-    spec: str, # the guide
+    spec: str, # the text that names the guide, as in `make_guide`
     open_images: Callable[[int | None], ImageSet], # images of a side in pixels; None: of the data set's own
     size: int | None = None, # the side that the user asked for; None: what the guide needs
     fallback: int | None = None, # the side where the guide needs none; None: the data set's own

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, features
 
-from clip_help_simclr.data import EncodedSet, TensorSet, _decode, image_folder, load_data, tar_shards
+from clip_help_simclr.data import EncodedSet, TensorSet, decode, image_folder, load_data, tar_shards
 
 SIDE = 8
 
@@ -30,7 +30,7 @@ def row(file, channels=3, background="white"):
     "The channels of the first row of pixels."
     size = Image.open(file).size[0]
     file.seek(0)
-    return _decode(file, size, channels, background)[:, 0].tolist()
+    return decode(file, size, channels, background)[:, 0].tolist()
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
@@ -44,13 +44,13 @@ def test_16_bits(form):
 
 def test_16_bits_big_endian():
     image = Image.frombytes("I;16B", (2, 2), struct.pack(">4H", 0, 65_535, 257 * 7, 257 * 9))
-    assert _decode(encoded(image, "TIFF"), 2, 1).flatten().tolist() == [0, 255, 7, 9]
+    assert decode(encoded(image, "TIFF"), 2, 1).flatten().tolist() == [0, 255, 7, 9]
 
 
 def test_16_bits_resized():
     noise = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint16)
     deep, shallow = Image.fromarray(noise * 257), Image.fromarray(noise.astype(np.uint8))
-    assert torch.equal(_decode(encoded(deep), SIDE), _decode(encoded(shallow), SIDE))
+    assert torch.equal(decode(encoded(deep), SIDE), decode(encoded(shallow), SIDE))
 
 
 @pytest.mark.parametrize("levels, dtype, expected", [
@@ -67,7 +67,7 @@ def test_32_bits(levels, dtype, expected):
 
 @pytest.mark.parametrize("levels, dtype", [([-1, 0, 5], np.int32), ([0, 1, np.nan], np.float32), ([0, 1, np.inf], np.float32), ([-0.5, 0, 1], np.float32)])
 def test_32_bits_of_unusual_range(levels, dtype):
-    with pytest.raises(ValueError, match="Convert it to 8 or 16 bits"): _decode(encoded(ramp(levels, dtype), "TIFF"), 3)
+    with pytest.raises(ValueError, match="Convert it to 8 or 16 bits"): decode(encoded(ramp(levels, dtype), "TIFF"), 3)
 
 
 def test_one_bit_and_palette():
@@ -105,26 +105,26 @@ def clear_pictures():
 def test_transparency(kind):
     file, shown = clear_pictures()[kind]
     for background, behind in (("white", (255, 255, 255)), ("#102030", (16, 32, 48))):
-        pixels = _decode(file, 2, 3, background)[:, 0].T.tolist()
+        pixels = decode(file, 2, 3, background)[:, 0].T.tolist()
         assert pixels == [list(shown), list(behind)]
-    kept = _decode(file, 2, 4)[:, 0].T.tolist()
+    kept = decode(file, 2, 4)[:, 0].T.tolist()
     assert kept[0] == [*shown, 255] and kept[1][3] == 0
-    assert _decode(file, 2, 1)[0, 0].tolist() == [Image.new("RGB", (1, 1), shown).convert("L").getpixel((0, 0)), 255]
+    assert decode(file, 2, 1)[0, 0].tolist() == [Image.new("RGB", (1, 1), shown).convert("L").getpixel((0, 0)), 255]
 
 
 def test_half_transparent_and_resized():
     image = Image.fromarray(np.array([[[0, 0, 0, 128]]], dtype=np.uint8))
-    assert _decode(encoded(image), 1).flatten().tolist() == [127] * 3
+    assert decode(encoded(image), 1).flatten().tolist() == [127] * 3
     logo = np.zeros((64, 64, 4), dtype=np.uint8)
     logo[..., 3] = np.arange(64)[None] % 2 * 255 # black lines, black hidden between them
-    assert 120 < _decode(encoded(Image.fromarray(logo)), SIDE).float().mean() < 135
+    assert 120 < decode(encoded(Image.fromarray(logo)), SIDE).float().mean() < 135
 
 
 def test_opaque_as_ever():
     noise = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     solid = np.dstack([noise, np.full((24, 24), 255, dtype=np.uint8)])
     expected = torch.from_numpy(np.array(Image.fromarray(noise).resize((SIDE, SIDE), Image.Resampling.BICUBIC))).permute(2, 0, 1)
-    for image in (noise, solid): assert torch.equal(_decode(encoded(Image.fromarray(image)), SIDE), expected)
+    for image in (noise, solid): assert torch.equal(decode(encoded(Image.fromarray(image)), SIDE), expected)
 
 
 def without_adobe_marker(file):
@@ -136,10 +136,10 @@ def without_adobe_marker(file):
 
 def test_cmyk():
     red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
-    for form in ("JPEG", "TIFF"): assert _decode(encoded(red, form), 1)[:, 0, 0].tolist() == [255, 0, 0]
-    assert _decode(encoded(red, "JPEG"), 1, 4)[:, 0, 0].tolist() == [255, 0, 0, 255]
+    for form in ("JPEG", "TIFF"): assert decode(encoded(red, form), 1)[:, 0, 0].tolist() == [255, 0, 0]
+    assert decode(encoded(red, "JPEG"), 1, 4)[:, 0, 0].tolist() == [255, 0, 0, 255]
     negative = Image.new("CMYK", (16, 16), (255, 0, 0, 255)) # Pillow writes the negative, and Adobe's marker, which says so
-    assert _decode(without_adobe_marker(encoded(negative, "JPEG")), 1)[:, 0, 0].tolist() == [255, 0, 0]
+    assert decode(without_adobe_marker(encoded(negative, "JPEG")), 1)[:, 0, 0].tolist() == [255, 0, 0]
 
 
 def test_turned():
@@ -151,14 +151,14 @@ def test_turned():
         image = Image.fromarray(half)
         if mode == "I;16": image = Image.fromarray(half.astype(np.uint16) * 257)
         else: image = image.convert(mode)
-        upright = _decode(encoded(image, form, exif=exif), 40)[0, 20] > 127
+        upright = decode(encoded(image, form, exif=exif), 40)[0, 20] > 127
         assert upright.tolist() == [False] * 20 + [True] * 20, mode
 
 
 def test_reduced_jpeg():
     "What is decoded at a fraction of its size has the same colours, in grey and in CMYK too."
     for image, expected in ((Image.new("L", (800, 640), 77), [77] * 3), (Image.new("CMYK", (800, 640), (0, 255, 255, 0)), [255, 0, 0]), (Image.new("RGB", (800, 640), (10, 200, 30)), [10, 200, 30])):
-        shown = _decode(encoded(image, "JPEG", quality=95), SIDE).float().mean((1, 2))
+        shown = decode(encoded(image, "JPEG", quality=95), SIDE).float().mean((1, 2))
         assert (shown - torch.tensor(expected)).abs().max() <= 3
 
 
@@ -214,7 +214,7 @@ def test_fingerprint_knows_channels(pictures):
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
 def test_avif():
-    shown = _decode(encoded(Image.new("RGB", (16, 16), (200, 30, 30)), "AVIF"), SIDE).float().mean((1, 2))
+    shown = decode(encoded(Image.new("RGB", (16, 16), (200, 30, 30)), "AVIF"), SIDE).float().mean((1, 2))
     assert (shown - torch.tensor([200, 30, 30])).abs().max() < 6
 
 

@@ -9,7 +9,8 @@ __all__ = ['Sample', 'Batch', 'ImageSet', 'TensorSet', 'Splits', 'captions_from_
 
 # %% ../../nbs/data/30_data.ipynb #7b7df62c
 from ..core import show_parameters_in_help
-from .images import Batch, ImageSet, Sample, Splits, TensorSet, captions_from_labels
+from .images import (
+    Batch, ImageSet, Sample, Splits, TensorSet, captions_from_labels)
 from .sources import Reading, source_forms
 from .shapes import ShapesJoint, ShapesWorld, shapes
 from .digits import digits

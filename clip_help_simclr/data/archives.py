@@ -101,13 +101,15 @@ def _members(archive: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]
                          "Unpack it with tar --ignore-zeros, or keep one archive per file")
     if not rest: _warn(f"data: {where} lacks the mark of its end: it may be truncated. Fetch it again")
 
+# %% ../../nbs/data/35e_archives.ipynb #020c566b
 def _sample_of(samples: dict[str, _TarSample], folder: str, name: str) -> _TarSample:
     "The sample that a file belongs to, made if it is new."
     key = name[:len(name) - len(_ending(name))]
     return samples.setdefault(f"{folder}/{key}".lstrip("/"), _TarSample())
 
 def _tar_samples(archive: Path, left_out: Counter[str]) -> dict[str, _TarSample]:
-    "The samples of an archive by key, the name without its ending. Counts what is neither image nor text in `left_out`."
+    """The samples of an archive by key, the name without its ending. Counts what is neither image nor text
+    in `left_out`."""
     samples: dict[str, _TarSample] = {}
     for tar, member in _members(archive):
         folder, _, name = member.name.rpartition("/")
@@ -126,7 +128,7 @@ def _tar_samples(archive: Path, left_out: Counter[str]) -> dict[str, _TarSample]
             _sample_of(samples, folder, name).texts[ending] = tar.extractfile(member).read()
     return samples
 
-# %% ../../nbs/data/35e_archives.ipynb #ffb09335
+# %% ../../nbs/data/35e_archives.ipynb #a78ab966
 def _tar_label(value: Any) -> int:
     "A label as a whole number, -1 for unknown. Raises `ValueError` for anything else."
     if isinstance(value, bytes): value = value.decode("ascii", "replace")
@@ -164,6 +166,7 @@ def _expand(pattern: str) -> list[Path]:
     raise FileNotFoundError(f"data: there is no archive {pattern!r}. Give a folder of .tar files, "
                             f"or a pattern such as shards/{{000..127}}.tar or shards/*.tar")
 
+# %% ../../nbs/data/35e_archives.ipynb #82d5c584
 def _shard_split(archive: Path) -> str | None:
     "train, test or val, if a word of an archive's name says so."
     splits = {_SPLITS[word] for word in re.split(r"[^a-z]+", archive.stem.lower()) if word in _SPLITS}
@@ -182,6 +185,7 @@ def _named_parts(archives: list[Path], pattern: str) -> list[list[Path]]:
               f"{', '.join(unused[:6])}{more}")
     return [splits["train"], splits[held_out]]
 
+# %% ../../nbs/data/35e_archives.ipynb #6c2b241c
 def _tar_parts(pattern: str) -> list[list[Path]]:
     "The archives of train and test, or of all where they are one part. Warns of what is left out."
     named = pattern.split("::")
@@ -219,8 +223,8 @@ def _first_part(key: str) -> str:
     return f"{folder}{slash}{name.split('.')[0]}"
 
 def _sorted_out(samples: dict[str, _TarSample], without: _Count, more: _Count) -> Iterator[tuple[str, _TarSample]]:
-    """The samples with an image. Of 000.jpg and 000.seg.png, the latter is more of the former; 000.a.jpg alone takes its
-    texts from 000.txt."""
+    """The samples with an image. Of 000.jpg and 000.seg.png, the latter is more of the former; 000.a.jpg alone takes
+    its texts from 000.txt."""
     whole = {_first_part(key) for key, sample in samples.items() if sample.images and _first_part(key) != key}
     for key, sample in samples.items():
         owner = samples.get(_first_part(key), _TarSample())
@@ -230,6 +234,7 @@ def _sorted_out(samples: dict[str, _TarSample], without: _Count, more: _Count) -
             yield key, sample if sample.texts else replace(sample, texts=owner.texts)
         elif key not in whole: without.add(key)
 
+# %% ../../nbs/data/35e_archives.ipynb #628b4a21
 def _facts_of(key: str, sample: _TarSample, archive: Path) -> tuple[str, int]:
     "Caption and label of a sample. Raises `ValueError` that names it where they cannot be read."
     what = f"sample {key!r} of {str(archive)!r}"
@@ -267,6 +272,7 @@ def _tar_set(
                   ids=ids, archives=archives, places=torch.tensor(places), **how.of_images())
     return data, labels
 
+# %% ../../nbs/data/35e_archives.ipynb #065c5daa
 def tar_shards(
     pattern: str, # archives, e.g. a folder, train/*.tar, or train-{000..127}.tar::test-*.tar
     size: int = 224, # height and width of the images, in pixels
@@ -277,8 +283,8 @@ def tar_shards(
     channels: int = 3, # 1 (grey), 3 (red, green, blue) or 4 (with alpha)
     background: str = "white", # colour behind what is transparent, where alpha is not kept
 ) -> Splits: # `TensorSet`s, or `TarSet`s where too large for `memory`
-    """Images in tar archives. Raises `FileNotFoundError` where there are none, `ValueError` for a broken archive or broken
-    metadata. Warns of whatever is left out."""
+    """Images in tar archives. Raises `FileNotFoundError` where there are none, `ValueError` for a broken archive or
+    broken metadata. Warns of whatever is left out."""
     how = Reading(size=_whole("size", size, 1, _SIDE), strict=strict, memory=memory, workers=workers,
                   progress=progress, channels=channels, background=background)
     if not isinstance(pattern, (str, os.PathLike)):

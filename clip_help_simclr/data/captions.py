@@ -36,6 +36,7 @@ def _utf8(content: bytes, what: str) -> str:
     raise ValueError(f"data: {what} is not UTF-8 ({found}; {guess}?). Save it as UTF-8, e.g. "
                      f"iconv -f {code} -t UTF-8 old > new")
 
+# %% ../../nbs/data/35c_captions.ipynb #a9ff6924
 def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, str]]]:
     "Line and columns of each row; columns' names in lower case."
     rows = csv.reader(io.StringIO(text, newline=""))
@@ -60,6 +61,7 @@ def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         if not {"file_name", "text"} <= set(row): raise ValueError(f"line {number} has {', '.join(row)[:80]!r}")
         yield number, row
 
+# %% ../../nbs/data/35c_captions.ipynb #f58ebc69
 def _table(path: Path) -> list[tuple[str, str]]:
     """File names and captions of metadata.csv or metadata.jsonl. Raises `ValueError` that names the file, and the line
     where that helps."""
@@ -118,8 +120,8 @@ class _Names:
         return names
 
     def find(self, name: str, folder: str, below: dict[str, list[str]], table: Path) -> str | None:
-        """The image that a name means in the table of a folder; None if there is none. Raises `ValueError` where it may be
-        one of several."""
+        """The image that a name means in the table of a folder; None if there is none. Raises `ValueError` where it
+        may be one of several."""
         name = _plain(name)
         for root in self.roots: name = name.removeprefix(root)
         for exact in (f"{folder}/{name}" if folder else name, name):
@@ -130,10 +132,10 @@ class _Names:
                              f"Write names relative to {str(self.path)!r}")
         return self.files[several[0]] if several else None
 
-# %% ../../nbs/data/35c_captions.ipynb #a9ff6924
+# %% ../../nbs/data/35c_captions.ipynb #4f0418de
 def _from_tables(path: Path, files: list[str], tables: list[str]) -> dict[str, str]:
-    """Captions by image, of all metadata files; a deeper one comes later, and wins. Raises `ValueError` for one that names
-    none of the images."""
+    """Captions by image, of all metadata files; a deeper one comes later, and wins. Raises `ValueError` for one that
+    names none of the images."""
     names = _Names(path, files)
     captions: dict[str, str] = {}
     twice = 0
@@ -165,6 +167,7 @@ def _say_unknown(table: str, unknown: list[str], rows: int, image: str) -> None:
         _warn(f"data: {len(unknown)} of {rows} names in {table} match no image, e.g. "
               f"{unknown[0]!r}. Correct or remove them")
 
+# %% ../../nbs/data/35c_captions.ipynb #6fa275aa
 def _sidecars(found: _Found) -> list[str]:
     "The text beside each image; '' where there is none."
     captions = []
@@ -178,7 +181,7 @@ def _sidecars(found: _Found) -> list[str]:
     return captions
 
 def _part_captions(part: _Found, tabled: list[str]) -> tuple[list[str], str]:
-    "A caption per image of one part, and where they came from: the tables if they name any, else the texts beside images."
+    "A caption per image of one part, and where they came from: tables if they name any image, else texts beside."
     if any(tabled):
         stems = {Path(file).with_suffix("").as_posix() for file in part.images}
         unused = len(stems & part.texts.keys())
@@ -193,6 +196,7 @@ def _part_captions(part: _Found, tabled: list[str]) -> tuple[list[str], str]:
               "or they are empty: no captions. Expected cat.txt beside cat.jpg")
     return captions, "none"
 
+# %% ../../nbs/data/35c_captions.ipynb #8f937d17
 def _captions(
     path: Path, # the data set's folder
     parts: list[_Found], # what lies below it, or below each of its splits

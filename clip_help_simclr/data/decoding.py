@@ -55,6 +55,7 @@ def _eight_bits(image: Any) -> Any:
     if isinstance(clear, int): grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     return grey
 
+# %% ../../nbs/data/34_decoding.ipynb #5d446276
 def _eight_bit_picture(image: Any) -> Any:
     "An opened picture in L, RGB, or, where anything may shine through, RGBA."
     from PIL import ImageChops
@@ -77,15 +78,15 @@ def _in_channels(image: Any, channels: int, background: str) -> Any:
         image = canvas
     return image.convert("L" if channels == 1 else "RGB")
 
-# %% ../../nbs/data/34_decoding.ipynb #4f85d773
+# %% ../../nbs/data/34_decoding.ipynb #8ffb3d03
 def decode(
     file: str | os.PathLike | BinaryIO, # the encoded image: a path, or a file opened for reading bytes
     size: int, # height and width to give it, in pixels
     channels: int = 3, # 1 (grey), 3 (red, green, blue) or 4 (with alpha)
     background: str = "white", # colour behind what is transparent, where alpha is not kept
 ) -> UInt8[Tensor, "channels size size"]: # on the CPU
-    """Decode one image file, of several frames the first. Raises what Pillow raises for files it cannot read, and `ValueError`
-    for pictures of 32 bits of an unusual range."""
+    """Decode one image file, of several frames the first. Raises what Pillow raises for files it cannot read, and
+    `ValueError` for pictures of 32 bits of an unusual range."""
     from PIL import Image, ImageOps
     with Image.open(file) as image:
         image.draft("RGB", (2 * size, 2 * size))
@@ -156,8 +157,8 @@ class EncodedSet(ImageSet):
     def read(
         self,
         numbers: Int64[Tensor, "b"], # positions in this data set
-    ) -> tuple[UInt8[Tensor, "b channels size size"], dict[int, str]]: # images on the CPU, black where unreadable; why
-        "Decode the images of these numbers. What cannot be decoded is reported by number."
+    ) -> tuple[UInt8[Tensor, "b channels size size"], dict[int, str]]: # images, black if unreadable; why, by number
+        "Decode the images of these numbers on the CPU. What cannot be decoded is reported."
         images = torch.zeros(len(numbers), self.channels, self.size, self.size, dtype=torch.uint8)
         failures = {}
         for row, number in enumerate(numbers.tolist()):
@@ -200,7 +201,7 @@ class EncodedSet(ImageSet):
         "Some of the images, in the order given."
         return replace(self, **self._chosen(numbers))
 
-# %% ../../nbs/data/34_decoding.ipynb #9bc902e0
+# %% ../../nbs/data/34_decoding.ipynb #9945b570
 def _load(
     data: EncodedSet, # whose images
     how: Reading, # how they are decoded and held

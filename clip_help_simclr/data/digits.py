@@ -74,6 +74,7 @@ def _composites(
     places = [_place(r, c) for r, c in zip(row.tolist(), column.tolist())]
     return images, list(zip(sizes, colours, places))
 
+# %% ../../nbs/data/33c_digits.ipynb #90e123d2
 def _digit_set(
     source: Any, # what scikit-learn's `load_digits` gives
     chosen: range, # the digits, by their place in it

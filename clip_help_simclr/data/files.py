@@ -58,8 +58,8 @@ def _in_order(path: str) -> tuple[tuple[int, str], ...]:
     return (*[(1, folder) for folder in folders], (0, name))
 
 def _walk(root: Path) -> _Found:
-    """The files below root; hidden ones are skipped. Each real folder counts once, under its own name rather than a link's;
-    links upwards are not followed."""
+    """The files below root; hidden ones are skipped. Each real folder counts once, under its own name rather than
+    a link's; links upwards are not followed."""
     found = _Found(root)
     folders = [""]
     links = [] # wait, so that real folders come first

@@ -34,8 +34,8 @@ class FileSet(EncodedSet):
     def _open(self, number: int) -> AbstractContextManager[BinaryIO]: return open(self.root / self.ids[number], "rb")
 
 # %% ../../nbs/data/35d_folders.ipynb #2e6b90d4
-_LAYOUT = ("Expected images as PATH/train/<class>/*.jpg and PATH/test/<class>/*.jpg, or PATH/<class>/*.jpg, or PATH/*.jpg "
-           "(jpg, png, webp, gif, tif, bmp and whatever else Pillow reads)")
+_LAYOUT = ("Expected images as PATH/train/<class>/*.jpg and PATH/test/<class>/*.jpg, or PATH/<class>/*.jpg, "
+           "or PATH/*.jpg (jpg, png, webp, gif, tif, bmp and whatever else Pillow reads)")
 
 def _found(root: Path) -> _Found:
     "The files below a folder. Raises `FileNotFoundError` where no image is among them."

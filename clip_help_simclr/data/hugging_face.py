@@ -115,6 +115,7 @@ def _hf_labels(
                          "or -1 for unknown")
     return _class_numbers(numbers)
 
+# %% ../../nbs/data/35f_hugging_face.ipynb #e39a2638
 def _hf_captions(name: str, rows: Any) -> tuple[list[str], str]:
     "A caption per row, the first of several, and where they came from."
     column = next((c for c in ("text", "caption", "captions") if c in rows.features), None)
@@ -128,6 +129,7 @@ def _hf_captions(name: str, rows: Any) -> tuple[list[str], str]:
         captions.append(text if text and text.strip() else "")
     return captions, f"column {column}" if any(captions) else "none"
 
+# %% ../../nbs/data/35f_hugging_face.ipynb #c794c887
 def _from_hugging_face(
     name: str, # of the data set
     parts: list[Any], # a `datasets.Dataset` per part
@@ -184,7 +186,7 @@ def _hf_parts(found: Any, path: str) -> list[Any]:
         _warn(f"data: of the splits of {path!r}, {read} read; left out: {', '.join(unused)}")
     return [found[part] for part in (train, held_out) if part is not None]
 
-# %% ../../nbs/data/35f_hugging_face.ipynb #c794c887
+# %% ../../nbs/data/35f_hugging_face.ipynb #89d8821e
 def hugging_face(
     path: str, # a folder, or a name for `load_dataset`; ?label=COLUMN behind it chooses the labels
     size: int = 224, # height and width of the images, in pixels

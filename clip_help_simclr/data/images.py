@@ -111,8 +111,8 @@ def _check_texts(argument: str, texts: Any, n: int, mend: str) -> list[str]:
 # %% ../../nbs/data/31_images.ipynb #18a9a5bd
 @dataclass(eq=False, repr=False, kw_only=True)
 class ImageSet(Dataset):
-    """Images of one size with labels and captions. The images themselves are held by the subclasses, such as `TensorSet`
-    and `FileSet`, which add `batch`, `content`, `subset` and `fingerprint`."""
+    """Images of one size with labels and captions. The images themselves are held by the subclasses, such as
+    `TensorSet` and `FileSet`, which add `batch`, `content`, `subset` and `fingerprint`."""
     name: str # how to call it in tables
     classes: tuple[str, ...] # class names, in the order of the labels
     labels: Int64[Tensor, "n"] # indices into `classes`, -1 where unknown; on the CPU
@@ -123,7 +123,7 @@ class ImageSet(Dataset):
     skipped: dict[str, str] = field(default_factory=dict) # unreadable images that were left out: why, by id
     channels: int = 3 # of the images: 1 (grey), 3 (red, green, blue) or 4 (with alpha)
     strict: bool = False # raise at an image that cannot be read, instead of leaving it out
-    unreadable: dict[int, str] = field(default_factory=dict) # images that could not be read so far: why, by number
+    unreadable: dict[int, str] = field(default_factory=dict) # images that could not be read so far: why
 
     def __post_init__(self):
         if isinstance(self.classes, str) or not all(isinstance(name, str) for name in self.classes):
@@ -152,7 +152,7 @@ class ImageSet(Dataset):
     def read(
         self,
         numbers: Int64[Tensor, "b"], # positions in this data set
-    ) -> tuple[UInt8[Tensor, "b channels size size"], dict[int, str]]: # images, black where unreadable; why, by number
+    ) -> tuple[UInt8[Tensor, "b channels size size"], dict[int, str]]: # images, black if unreadable; why, by number
         "Like `batch`, but reports unreadable images instead of raising."
         return self.batch(numbers), {}
 
@@ -255,8 +255,8 @@ def captions_from_labels(
     data: ImageSet, # any data set with labels
     template: str = "a photo of {}", # {} becomes the class name with its article
 ) -> ImageSet: # the same images with new captions; images without a label get ""
-    """Caption each image with its class name. Such captions tell a guide the labels: report that beside every number made
-    with them. Raises `TypeError` for other arguments, `ValueError` for a template without {}."""
+    """Caption each image with its class name. Such captions tell a guide the labels: report that beside
+    every number made with them. Raises `TypeError` for other arguments, `ValueError` for a template without {}."""
     if not isinstance(data, ImageSet):
         raise TypeError(f"data: {type(data).__name__}. Give a data set, such as load_data('digits').train")
     if not isinstance(template, str):

@@ -22,18 +22,18 @@ __all__ = ['load_data', 'batches']
 def load_data(
     spec: str, # one of `source_forms()`, such as digits or folder:PATH
     *,
-    size: int | None = None, # height and width of the images, in pixels; None: 32 if drawn, 224 if decoded, else as they are
+    size: int | None = None, # height and width of the images, in pixels; None: 32 if drawn, 224 if decoded
     seed: int = 0, # of the sources that draw their images: shapes and digits
     download: bool = False, # let torchvision download what is missing
     strict: bool = False, # raise at an unreadable image, instead of leaving it out with a warning
     memory: int = 2 ** 30, # a split of at most so many bytes, decoded, is held in memory
     workers: int | None = None, # loader processes for images that are decoded; None: one per core, at most 8
     progress: bool = True, # show a progress bar while decoding
-    channels: int = 3, # 1 (grey), 3 (red, green, blue) or 4 (with alpha); other than 3 only for sources that decode files
+    channels: int = 3, # 1 (grey), 3 (red, green, blue) or 4 (with alpha); other than 3 for files only
     background: str = "white", # colour behind what is transparent in files, where alpha is not kept
 ) -> Splits: # train and test
-    """Load a data set by name; sources registered with `@register("data")` are among them. Raises `ValueError` for an unknown
-    one, `FileNotFoundError` where there is nothing, `TypeError` or `ValueError` that names any other argument."""
+    """Load a data set by name; sources registered with `@register("data")` are among them. Raises `ValueError` for an
+    unknown one, `FileNotFoundError` where there is nothing, `TypeError` or `ValueError` that names the argument."""
     how = Reading(size=size, seed=seed, download=download, strict=strict, memory=memory, workers=workers,
                   progress=progress, channels=channels, background=background)
     return _open_source(spec, how)
@@ -53,6 +53,7 @@ def _check_numbers(argument: str, numbers: Any, n: int, every: bool = False) -> 
         raise ValueError(f"{argument}: {len(numbers)} numbers for {n} images. Give one per image")
     return numbers.cpu().long()
 
+# %% ../../nbs/data/36_loading.ipynb #ac410273
 def _check_batches(
     data: Any, batch_size: Any, generator: Any, drop_last: Any, workers: Any, skip: Any, share: Any
 ) -> None:
@@ -75,14 +76,17 @@ def _groups(
     batch_size: int, # per batch
     generator: torch.Generator | None, # shuffles
     drop_last: bool, # leave out a smaller last batch
+    skip: int, # leave out so many batches at the beginning
+    share: tuple[int, int], # (k, of): take the k-th of so many parts of each batch
 ) -> list[Int64[Tensor, "_"]]:
-    "The numbers of each batch."
+    "The numbers of each batch, or of a share of it."
     if generator is not None:
         order = torch.randperm(len(among), generator=generator, device=generator.device)
         among = among[order.cpu()]
     groups = [group for group in among.split(batch_size) if len(group)]
     if drop_last and groups and len(groups[-1]) < batch_size: groups.pop()
-    return groups
+    k, of = share
+    return [group.tensor_split(of)[k] for group in groups[skip:]]
 
 # %% ../../nbs/data/36_loading.ipynb #bc716d80
 def _say_unreadable(data: ImageSet, met: dict[int, str], empty: int) -> None:
@@ -93,6 +97,13 @@ def _say_unreadable(data: ImageSet, met: dict[int, str], empty: int) -> None:
     if empty > 1: batches_too = f" {empty} batches had no image that could be read, and were left out."
     _warn(f"data: {len(met)} of {len(data)} images of {data.name} cannot be read and are left out, e.g. "
           f"{first}.{batches_too} Remove or replace them; data.unreadable names all, strict=True raises")
+
+def _note_failures(data: ImageSet, failures: dict[int, str], known: set[int], met: dict[int, str]) -> None:
+    "Keep what could not be read, apart what was not known before. Raises `ValueError` for `strict` data."
+    for number, why in failures.items():
+        if data.strict: raise data._cannot_read(number, why)
+        if number not in known: met[number] = why
+        data.unreadable[number] = why
 
 def _nothing_read(data: ImageSet, count: int, failures: dict[int, str]) -> ValueError:
     "The error of a process that has nothing of a batch while others have their shares, and would wait for it."
@@ -123,29 +134,27 @@ def _readable(
     rows = torch.tensor(kept, dtype=torch.int64)
     return Batch(*[None if part is None else part[rows.to(part.device)] for part in batch])
 
-# %% ../../nbs/data/36_loading.ipynb #ac410273
+# %% ../../nbs/data/36_loading.ipynb #bb66fd50
 def batches(
     data: ImageSet, # what to go through
     batch_size: int, # images per batch
     *,
     generator: torch.Generator | None = None, # shuffles; None keeps the order
     drop_last: bool = False, # leave out a last batch that is smaller
-    device: str | torch.device | None = None, # where images and labels shall be; None: where the data set has its images
+    device: str | torch.device | None = None, # of images and labels; None: where the data set has its images
     workers: int | None = None, # loader processes for images that are decoded; None: one per core, at most 8
     among: Int64[Tensor, "m"] | None = None, # numbers of the images to go through; None: all
     skip: int = 0, # batches to leave out at the beginning, unread; counts those that nothing could be read of
     share: tuple[int, int] = (0, 1), # (k, of): of each batch only the k-th of so many nearly equal parts
     companion: Int64[Tensor, "n"] | None = None, # for each image of the data set, the number of one to come with it
 ) -> Iterator[Batch]: # every image once
-    """Go through a data set once. An image that cannot be read is left out of its batch, kept in `data.unreadable`, and
-    warned of once; so is one whose companion cannot be read. A batch that would be empty is left out. Raises `ValueError`
-    for an unreadable image of `strict` data, for a batch size below 1, and where nothing of this process's share of a batch
-    can be read, as others wait for it."""
+    """Go through a data set once. An image that cannot be read, or whose companion cannot, is left out of its batch,
+    kept in `data.unreadable` and warned of once; so is a batch without any. Raises `ValueError` for unreadable images
+    of `strict` data, and where nothing of this process's share of a batch can be read, as others wait for it."""
     _check_batches(data, batch_size, generator, drop_last, workers, skip, share)
     among = torch.arange(len(data)) if among is None else _check_numbers("among", among, len(data))
     if companion is not None: companion = _check_numbers("companion", companion, len(data), every=True)
-    k, of = share
-    groups = [group.tensor_split(of)[k] for group in _groups(among, batch_size, generator, drop_last)[skip:]]
+    groups = _groups(among, batch_size, generator, drop_last, skip, share)
     wanted = groups if companion is None else [torch.cat([group, companion[group]]) for group in groups]
     pinned = device is not None and torch.device(device).type == "cuda"
     known = set(data.unreadable)
@@ -156,12 +165,10 @@ def batches(
             images = images.to(device or images.device, non_blocking=True)
             batch = _batch(data, numbers, images, companion is not None)
             if failures:
-                if data.strict: raise data._cannot_read(*next(iter(failures.items())))
-                met |= {number: why for number, why in failures.items() if number not in known}
-                data.unreadable.update(failures)
+                _note_failures(data, failures, known, met)
                 batch = _readable(batch, companion, failures)
                 if not len(batch.numbers):
-                    if of > 1: raise _nothing_read(data, len(numbers), failures)
+                    if share[1] > 1: raise _nothing_read(data, len(numbers), failures)
                     empty += 1
                     continue
             yield batch

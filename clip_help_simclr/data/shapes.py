@@ -40,8 +40,8 @@ def _factor_table(
     named: float, # probability that a caption names it
     noise: float, # probability that it then names another value
 ) -> Float64[np.ndarray, "k columns"]:
-    """Joint distribution of a factor's value and what a caption says of it. Column 0 is nothing; it is the only one of a
-    factor that is never named."""
+    """Joint distribution of a factor's value and what a caption says of it. Column 0 is nothing; it is the only one
+    of a factor that is never named."""
     silent = np.full((k, 1), (1 - named) / k)
     if named == 0: return silent
     same = np.eye(k)
@@ -87,9 +87,9 @@ _NAMED = dict(shape=0.9, colour=0.6, size=0.4, position=0.4, texture=0.4, backgr
 
 @dataclass(frozen=True)
 class ShapesWorld:
-    """A distribution over (image, caption) pairs in which everything is known exactly. Raises `TypeError` or `ValueError`
-    that names the setting."""
-    named: Mapping[str, float] = field(default_factory=lambda: dict(_NAMED)) # probability that a caption names each factor
+    """A distribution over (image, caption) pairs in which everything is known exactly. Raises `TypeError` or
+    `ValueError` that names the setting."""
+    named: Mapping[str, float] = field(default_factory=lambda: dict(_NAMED)) # how often captions name each factor
     caption_noise: float = 0.0 # probability that a named factor is named wrongly, by any other value
     nuisance: float = 0.0 # strength of a grating that all views of an image share, from 0 (none) to 1
     label: str = "shape" # the factor that is the label
@@ -107,8 +107,9 @@ class ShapesWorld:
     def draw(
         self,
         numbers: Int64[Tensor, "n"], # which images
-    ) -> tuple[Int64[Tensor, "n 6"], Int64[Tensor, "n 6"]]: # the factors' values; what captions say of them, -1 for nothing
-        "Factors and captions; columns are shape, colour, size, position, texture, background."
+    ) -> tuple[Int64[Tensor, "n 6"], Int64[Tensor, "n 6"]]: # the factors' values; what captions say of them
+        """Factors and captions; columns are shape, colour, size, position, texture, background. Captions that do not
+        name a factor have -1 there."""
         u = _uniform(numbers, 24, self.seed, "shapes", "factors").unflatten(1, (4, 6))
         count = torch.tensor([len(values) for values in _FACTORS.values()], device=numbers.device)
         share = torch.tensor([self.named.get(name, 0.0) for name in _FACTORS], device=numbers.device)
@@ -145,7 +146,7 @@ class ShapesWorld:
 
     def joint(
         self,
-        also: Sequence[str] = (), # factors that tell image kinds apart beside the label and those that captions name
+        also: Sequence[str] = (), # factors that make image kinds, beside the label and those that captions name
     ) -> ShapesJoint:
         "The exact joint distribution. Raises `ValueError` where the table would be too large: name fewer factors."
         names = self._told_apart(also)
@@ -181,8 +182,8 @@ class ShapesWorld:
         redrawn: Mapping[str, float], # probability that a view redraws a factor, uniformly over all its values
         also: Sequence[str] = (), # as for `joint`
     ) -> Float64[np.ndarray, "N_V N_V"]: # A: row x̄ is the distribution of the kind that a view of kind x̄ shows
-        """An augmentation at the level of the factors, for `PairDistribution.from_augmentations`. Factors that do not tell
-        kinds apart do not matter. Raises `ValueError` as `joint` does, and for what is no probability."""
+        """An augmentation at the level of the factors, for `PairDistribution.from_augmentations`. Factors that do not
+        tell kinds apart do not matter. Raises `ValueError` as `joint` does, and for what is no probability."""
         for name in redrawn: pick("factor of the shapes", name, _FACTORS)
         _check_shares({f"redrawn {name}": p for name, p in redrawn.items()})
         tables = []
@@ -200,8 +201,8 @@ def shapes(
     n_test: int = 2048, # test images
     world: ShapesWorld = ShapesWorld(), # the settings
 ) -> Splits: # of `TensorSet`s
-    """Train and test images of one world. Test images have numbers of their own: with random looks, the 11,520 combinations
-    of factors do not repeat. Raises `TypeError` or `ValueError` that names the argument."""
+    """Train and test images of one world. Test images have numbers of their own: with random looks, the 11,520
+    combinations of factors do not repeat. Raises `TypeError` or `ValueError` that names the argument."""
     if not isinstance(world, ShapesWorld):
         raise TypeError(f"world: {world!r} of type {type(world).__name__}. Give a ShapesWorld")
     for name, n in (("n_train", n_train), ("n_test", n_test)):

@@ -87,7 +87,8 @@ class Reading:
 
 # %% ../../nbs/data/32_sources.ipynb #bb037ca1
 def _parameter(name: str, source: Callable[..., Splits]) -> str:
-    "What stands behind a source's colon, in capitals; '' where it takes no path. Raises `TypeError` for other functions."
+    """What stands behind a source's colon, in capitals; '' where it takes no path. Raises `TypeError` for functions of
+    another form."""
     needed = [p.name for p in inspect.signature(source).parameters.values() if p.default is p.empty]
     if len(needed) not in (1, 2):
         raise TypeError(f"data: the source {name!r} takes {len(needed)} arguments. "
@@ -103,7 +104,8 @@ def source_forms() -> list[str]:
     return forms
 
 def _open_source(spec: Any, how: Reading) -> Splits:
-    "The data set that a text such as folder:PATH names. Raises `TypeError` or `ValueError` that names what is wrong with it."
+    """The data set that a text such as folder:PATH names. Raises `TypeError` or `ValueError` that says what is wrong
+    with it."""
     if not isinstance(spec, str):
         raise TypeError(f"data: {spec!r} of type {type(spec).__name__}. Give a text such as digits or folder:PATH")
     name, _, path = spec.partition(":")

@@ -38,8 +38,8 @@ def torchvision_set(
     size: int | None = None, # height and width of the images, in pixels; None: as they are (32; STL-10: 96)
     download: bool = False, # download what is missing
 ) -> Splits: # of `TensorSet`s
-    """CIFAR-10/100 (A. Krizhevsky, 2009) or STL-10 (A. Coates, H. Lee and A. Ng, 2011). Raises `FileNotFoundError` where the
-    files are not there, `TypeError` or `ValueError` for other arguments."""
+    """CIFAR-10/100 (A. Krizhevsky, 2009) or STL-10 (A. Coates, H. Lee and A. Ng, 2011). Raises `FileNotFoundError`
+    where the files are not there, `TypeError` or `ValueError` that names the argument."""
     if size is not None: _whole("size", size, 1, _SIDE)
     _flag("download", download)
     if not isinstance(root, (str, os.PathLike)):

@@ -22,7 +22,7 @@ __all__ = ['load_data', 'batches']
 def load_data(
     spec: str, # one of `source_forms()`, such as digits or folder:PATH
     *,
-    size: int | None = None, # height and width of the images, in pixels; None: 32 if drawn, 224 if decoded
+    size: int | None = None, # height and width, in pixels; None: 32 if drawn, 224 if decoded, else as they are
     seed: int = 0, # of the sources that draw their images: shapes and digits
     download: bool = False, # let torchvision download what is missing
     strict: bool = False, # raise at an unreadable image, instead of leaving it out with a warning

@@ -87,9 +87,9 @@ _NAMED = dict(shape=0.9, colour=0.6, size=0.4, position=0.4, texture=0.4, backgr
 
 @dataclass(frozen=True)
 class ShapesWorld:
-    """A distribution over (image, caption) pairs in which everything is known exactly. Raises `TypeError` or
-    `ValueError` that names the setting."""
-    named: Mapping[str, float] = field(default_factory=lambda: dict(_NAMED)) # how often captions name each factor
+    """A distribution over (image, caption) pairs in which everything is known exactly. A factor that `named` leaves out
+    is never named. Raises `TypeError` or `ValueError` that names the setting."""
+    named: Mapping[str, float] = field(default_factory=lambda: dict(_NAMED)) # how often captions name a factor, 0 to 1
     caption_noise: float = 0.0 # probability that a named factor is named wrongly, by any other value
     nuisance: float = 0.0 # strength of a grating that all views of an image share, from 0 (none) to 1
     label: str = "shape" # the factor that is the label

@@ -41,7 +41,7 @@ class Reading:
     seed: int = 0 # of sources that draw their images
     download: bool = False # let a source download what is missing
     strict: bool = False # raise at an unreadable image, instead of leaving it out with a warning
-    memory: float = 2 ** 30 # a split of at most so many bytes, decoded, is held in memory
+    memory: int | float = 2 ** 30 # a split of at most so many bytes, decoded, is held in memory
     workers: int | None = None # loader processes for decoding; None: one per core, at most 8
     progress: bool = True # show a progress bar while decoding
     channels: int = 3 # 1 (grey), 3 (red, green, blue) or 4 (with alpha)

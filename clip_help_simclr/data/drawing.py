@@ -86,7 +86,7 @@ _DISTANCE = {
 # %% ../../nbs/data/33a_drawing.ipynb #7a3403ad
 def _waves(
     angle: Float[Tensor, "n"], # of the first wave, in radians
-    cycles: Float[Tensor, "n"] | float, # across the image
+    cycles: Float[Tensor, "n 1 1"] | float, # across the image
     phase: Float[Tensor, "n 2"], # in cycles
     size: int, # of the image, in pixels
 ) -> tuple[Float[Tensor, "n size size"], Float[Tensor, "n size size"]]:

@@ -32,7 +32,7 @@ from ..bench import _resident, gemm_floor, race, tasks
 from ..bench_cache import bench_cache
 from ..cli import make_guide
 from ..core import Scale, generator
-from ..data import ImageSet, _decode, shapes
+from ..data import ImageSet, decode, shapes
 from ..evaluation import Interval, seed_interval
 from ..guides import EmbeddingCache, _approximate
 from ..training import Clock, PretrainConfig, _epoch_batches, _one_step, _Run, build_model
@@ -244,7 +244,7 @@ class DecodeTrial(Trial):
 
     def run(self):
         file = _photograph()
-        _, seconds = _timed(lambda: [_decode(BytesIO(file), self.size) for _ in range(self.files)])
+        _, seconds = _timed(lambda: [decode(BytesIO(file), self.size) for _ in range(self.files)])
         return dict(files_per_second=self.files / seconds, bytes=len(file))
 
 def _photograph() -> bytes:

@@ -7,30 +7,47 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .cooccurrence import _float64
+from .cooccurrence import as_float64
 
 # %% auto #0
 __all__ = ['text_induced_embedding']
 
 # %% ../nbs/12_unification.ipynb #b366edbf
+def _check_posterior(p: Float[Tensor, "images texts"], wide: torch.dtype) -> None:
+    "Each row is a distribution, or all zero; some row is not."
+    if p.ndim != 2: raise ValueError(f"posterior: came with shape {tuple(p.shape)}; expected (images, texts)")
+    sums = p.sum(1, dtype=wide)
+    if not (p >= 0).all() or not sums.isfinite().all():
+        raise ValueError("posterior: entries are negative, NaN or infinite; expected probabilities. Apply softmax to logits")
+    wrong = ((sums != 0) & ((sums - 1).abs() > .01)).nonzero()[:, 0]
+    if len(wrong):
+        raise ValueError(f"posterior: {len(wrong)} of {len(p)} rows do not sum to 1 "
+                         f"(the first is row {int(wrong[0])}, sum {float(sums[wrong[0]]):.4g}); "
+                         "expected P(l|x). Apply softmax to logits, divide counts by their row sums")
+    if not sums.any():
+        raise ValueError(f"posterior: all rows are zero, shape {tuple(p.shape)}; expected something known of at least one image")
+
 def text_induced_embedding(
-    posterior: Float[Tensor, "images texts"], # P(l|x): rows sum to 1; a row of zeros is an image of which nothing is known
-    text_marginal: Float[Tensor, "texts"] | None = None, # P(l), scaled to sum 1; None: the mean of the rows, all images alike
+    posterior: Float[Tensor, "images texts"] | ArrayLike, # P(l|x): rows sum to 1; a row of zeros is an image of which nothing is known
+    text_marginal: Float[Tensor, "texts"] | ArrayLike | None = None, # P(l), scaled to sum 1; None: the mean of the rows, all images alike
 ) -> Float[Tensor, "images texts"]: # in the precision and on the device of `posterior`; arrays and lists become float64
     """e(x)_l = P(l|x) / √P(l), whose inner products are the density ratio P_T(x, x') / (P(x) P(x')) of text-induced pairs.
 
-    Raises `ValueError` for negative or NaN entries, rows that do not sum to 1, or a text of probability 0 that occurs. Source: Zhang et al., arXiv 2306.04272.
+    Raises `ValueError` for negative or NaN entries, rows that do not sum to 1, or a text of probability 0 that occurs.
+    Source: Zhang et al., arXiv 2306.04272.
     """
-    p = posterior if isinstance(posterior, Tensor) and posterior.is_floating_point() else _float64("posterior", posterior)
-    if p.ndim != 2: raise ValueError(f"posterior: came with shape {tuple(p.shape)}; expected (images, texts)")
+    as_it_is = isinstance(posterior, Tensor) and posterior.is_floating_point() and posterior.layout == torch.strided
+    p = posterior if as_it_is else as_float64("posterior", posterior)
     wide = torch.float32 if p.device.type == "mps" else torch.float64  # sums over many images outgrow half precision
-    sums = p.sum(1, dtype=wide)
-    if not (p >= 0).all() or not sums.isfinite().all(): raise ValueError("posterior: entries are negative, NaN or infinite; expected probabilities. Apply softmax to logits")
-    if (wrong := (sums != 0) & ((sums - 1).abs() > .01)).any(): raise ValueError(f"posterior: {int(wrong.sum())} of {len(p)} rows do not sum to 1 (the first is row {int(wrong.nonzero()[0])}, sum {float(sums[wrong][0]):.4g}); expected P(l|x). Apply softmax to logits, divide counts by their row sums")
-    if not sums.any(): raise ValueError("posterior: all rows are zero; expected something known of at least one image")
-    m = p.sum(0, dtype=wide) if text_marginal is None else torch.as_tensor(text_marginal, dtype=wide, device=p.device)
-    if m.shape != p.shape[1:] or not (m >= 0).all() or not 0 < m.sum() < torch.inf: raise ValueError(f"text_marginal: came with shape {tuple(m.shape)}; expected {p.shape[1]} finite probabilities, not all 0")
-    if (p[:, m == 0] != 0).any(): raise ValueError("text_marginal: a text of probability 0 occurs in posterior; expected a positive probability for each text that occurs")
+    _check_posterior(p, wide)
+    m = p.sum(0, dtype=wide) if text_marginal is None else as_float64("text_marginal", text_marginal).to(p.device, wide)
+    if m.shape != p.shape[1:] or not (m >= 0).all() or not 0 < m.sum() < torch.inf:
+        raise ValueError(f"text_marginal: came with shape {tuple(m.shape)} and sum {float(m.sum()):.4g}; "
+                         f"expected {p.shape[1]} finite probabilities, not all 0")
+    if (p[:, m == 0] != 0).any():
+        raise ValueError("text_marginal: a text of probability 0 occurs in posterior; "
+                         "expected a positive probability for each text that occurs")
     return p * torch.where(m > 0, m / m.sum(), torch.inf).rsqrt().to(p.dtype)

@@ -30,14 +30,14 @@ def _as_array(argument: str, value: Any) -> np.ndarray:
     "`value` as a numpy array of whatever type."
     try: return np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
     except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise ValueError(f"{argument}: came a {type(value).__name__}; expected a rectangular array ({reason})") from None
+        came, reason = type(value).__name__, str(error).splitlines()[0][:120]
+        raise ValueError(f"{argument}: came a {came}; expected a rectangular array ({reason})") from None
 
 def as_float64(
     argument: str, # name of the argument, for the message
     value: ArrayLike, # dense tensor, array or nested list of real numbers
 ) -> Float64[Tensor, "..."]: # on the CPU, of the same shape; gradients flow through a tensor
-    "An array of real numbers as a float64 tensor. Raises `ValueError` for anything else: text, None, complex, sparse."
+    "Real numbers as a float64 tensor. Raises `ValueError` for anything else: text, None, complex, sparse."
     if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_complex():
         return value.to("cpu", torch.float64)
     array = _as_array(argument, value)
@@ -70,7 +70,8 @@ def _nonnegative(
     entries = torch.as_tensor(M.data) if sparse else M
     if not entries.isfinite().all():
         wrong = int((~entries.isfinite()).sum())
-        raise ValueError(f"{argument}: {wrong} entries are NaN or infinite; expected finite counts or probabilities")
+        raise ValueError(f"{argument}: {wrong} entries are NaN or infinite; "
+                         "expected finite counts or probabilities")
     if (entries < 0).any():
         wrong = int((entries < 0).sum())
         raise ValueError(f"{argument}: {wrong} entries are negative, the least {entries.min():.3g}; "
@@ -89,7 +90,7 @@ def _distribution(argument: str, value: ArrayLike | sp.sparray, dimensions: int 
 def inverse_sqrt(
     mass: Float64[Tensor, "n"], # nonnegative, not all 0
 ) -> Float64[Tensor, "n"]:
-    "m^(-1/2) of each mass m, and 0 where there is no mass. Raises `ValueError` for masses that are negative or not finite."
+    "m^(-1/2) of each mass m, and 0 where there is none. Raises `ValueError` for masses that are negative or not finite."
     mass = _nonnegative("mass", mass, dimensions=1)
     return torch.where(mass > 0, mass, torch.inf).rsqrt()
 
@@ -102,7 +103,7 @@ def _scaled(M: Matrix, rows: Float64[Tensor, "r"], columns: Float64[Tensor, "c"]
 _DENSE_ENTRIES = 2**20
 
 def _is_large(M: Matrix, k: int) -> bool:
-    "Is M sparse and too large to be made dense for k singular vectors? (All of them take as much memory as M itself.)"
+    "Is M sparse, and too large to be made dense for k singular vectors? (All of them would fill as much memory.)"
     return sp.issparse(M) and math.prod(M.shape) > _DENSE_ENTRIES and k < min(M.shape)
 
 def _dense(M: Matrix) -> Tensor:
@@ -138,16 +139,21 @@ def class_labels(
     y: ArrayLike, # (n,) one class per row: all numbers, or all text
     n: int, # how many rows there are
 ) -> np.ndarray: # (n,) of numbers or text
-    "Labels as an array. Raises `ValueError` for another length, and for what cannot be compared: NaN, None, numbers mixed with text."
+    """Labels as an array.
+
+    Raises `ValueError` for another length, and for what cannot be compared: NaN, None, numbers mixed with text.
+    """
     labels = _as_array(argument, y)
     if labels.shape != (whole_number("n", n),):
         raise ValueError(f"{argument}: came with shape {labels.shape}; expected one label each, shape ({n},)")
     if labels.dtype.kind in "biuf":
-        if (labels != labels).any(): raise ValueError(f"{argument}: {(labels != labels).sum()} labels are NaN; expected a class each")
+        wrong = int((labels != labels).sum())
+        if wrong: raise ValueError(f"{argument}: {wrong} labels are NaN; expected a class each")
         return labels
     elements = y if isinstance(y, (list, tuple)) else labels.tolist()
     if not all(isinstance(label, str) for label in elements):
-        raise ValueError(f"{argument}: came labels of type {labels.dtype}; expected numbers or text, all of one kind")
+        raise ValueError(f"{argument}: came labels of type {labels.dtype}; "
+                         "expected numbers or text, all of one kind")
     return labels.astype(str)
 
 # %% ../nbs/10_cooccurrence.ipynb #553460ce
@@ -163,8 +169,9 @@ def _ids(argument: str, ids: ArrayLike, size: str, n: int | None) -> tuple[np.nd
     "`ids` as whole numbers in 0..n-1, and n: what came as `size`, or one more than the largest id."
     ids = _as_array(argument, ids)
     if ids.ndim != 1 or ids.size == 0 or ids.dtype.kind not in "iu":
-        raise ValueError(f"{argument}: came with shape {ids.shape} and type {ids.dtype}; expected a list of whole numbers, "
-                         "at least one. np.unique(names, return_inverse=True) numbers names")
+        raise ValueError(f"{argument}: came with shape {ids.shape} and type {ids.dtype}; "
+                         "expected a list of whole numbers, at least one. "
+                         "np.unique(names, return_inverse=True) numbers names")
     low, high = int(ids.min()), int(ids.max())
     n = min(max(high, 0) + 1, _MOST_IDS) if n is None else whole_number(size, n, 1, _MOST_IDS)
     if low < 0 or high >= n: raise ValueError(f"{argument}: ids run from {low} to {high}; expected 0 to {n - 1}")
@@ -177,7 +184,8 @@ def _count_pairs(
     images, n_images = _ids("image_ids", image_ids, "n_images", n_images)
     texts, n_texts = _ids("text_ids", text_ids, "n_texts", n_texts)
     if len(images) != len(texts):
-        raise ValueError(f"text_ids: {len(texts)} ids came for {len(images)} image_ids; expected one text per pair")
+        raise ValueError(f"text_ids: {len(texts)} ids came for {len(images)} image_ids; "
+                         "expected one text per pair")
     once_each = sp.coo_array((np.ones(len(images)), (images, texts)), shape=(n_images, n_texts))
     counts = sp.csr_array(once_each)
     return counts.toarray() if n_images * n_texts <= _DENSE_ENTRIES else counts
@@ -189,7 +197,8 @@ class Cooccurrence:
     `P` (N_V, N_L) float64, sums to 1: a dense tensor, or CSR if it came sparse.
     `image_marginal` (N_V,), `text_marginal` (N_L,): float64 tensors.
     What never occurs is allowed; its row or column of `normalized()` is zero.
-    Raises `ValueError` for negative, NaN, all-zero or not two-dimensional input. Source: Zhang et al., arXiv 2306.04272.
+    Raises `ValueError` for negative, NaN, all-zero or not two-dimensional input.
+    Source: Zhang et al., arXiv 2306.04272.
     """
     def __init__(self,
         P: ArrayLike | Matrix, # (N_V, N_L) counts or probabilities, dense or scipy.sparse; scaled to sum 1
@@ -234,11 +243,15 @@ class Cooccurrence:
         y_image: ArrayLike, # (N_V,) class of each image, as numbers or text
         y_text: ArrayLike, # (N_L,) class that each text names, of the same kind
     ) -> float: # in [0, 1]
-        "α, the probability that image and text of a pair differ in class. Raises `ValueError` for labels of another length or kind."
+        """α, the probability that image and text of a pair differ in class.
+
+        Raises `ValueError` for labels of another length, and for numbers where the other side has text.
+        """
         y_image = class_labels("y_image", y_image, self.P.shape[0])
         y_text = class_labels("y_text", y_text, self.P.shape[1])
         if (y_image.dtype.kind == "U") != (y_text.dtype.kind == "U"):
-            raise ValueError(f"y_text: came as {y_text.dtype}, y_image as {y_image.dtype}; expected both as numbers or both as text")
+            raise ValueError(f"y_text: came as {y_text.dtype}, y_image as {y_image.dtype}; "
+                             "expected both as numbers or both as text")
         return _disagreement(self.P, y_image, y_text)
 
 # %% ../nbs/10_cooccurrence.ipynb #c389348a
@@ -249,7 +262,8 @@ def _gram(B: Matrix) -> Matrix:
     if sp.issparse(B):
         products = int((np.bincount(B.indices).astype(float) ** 2).sum())
         if products > _PAIR_ENTRIES:
-            raise ValueError(f"P: these pairs would fill up to {products:.2g} entries; expected at most {_PAIR_ENTRIES:.2g}. "
+            raise ValueError(f"P: these pairs would fill up to {products:.2g} entries; "
+                             f"expected at most {_PAIR_ENTRIES:.2g}. "
                              "Use marginal, eigh(k) and labeling_error(y), which do without")
     return B @ B.T
 
@@ -260,7 +274,8 @@ def _symmetric(P: Matrix) -> Matrix:
         raise ValueError(f"P: came with shape {tuple(P.shape)}; expected a square matrix, images by images")
     difference, largest = abs(P - P.T).max(), P.max()
     if difference > 1e-6 * largest:
-        raise ValueError(f"P: P(x, x') and P(x', x) differ by up to {difference / largest:.2g} of the largest entry; "
+        raise ValueError("P: P(x, x') and P(x', x) differ by up to "
+                         f"{difference / largest:.2g} of the largest entry; "
                          "expected a symmetric matrix. (P + P.T) / 2 is one")
     return (P + P.T) / 2
 
@@ -281,7 +296,7 @@ def row_weights(
     weights: ArrayLike | None, # (n,) nonnegative, not all 0; None: all alike
     n: int, # how many rows there are
 ) -> Float64[Tensor, "n"]: # probabilities, of sum 1
-    "The probability of each row. Raises `ValueError` for another length, negative entries, or none that is positive."
+    "The probability of each row. Raises `ValueError` for another length, and for what is no distribution."
     n = whole_number("n", n)
     weights = _distribution(argument, torch.ones(n) if weights is None else weights, dimensions=1)
     if len(weights) != n: raise ValueError(f"{argument}: {len(weights)} came; expected {n}, one per row")
@@ -299,10 +314,12 @@ def _cause_disagreement(B: Matrix, y: np.ndarray) -> float:
 class PairDistribution:
     """Joint distribution of the two images of a positive pair (P_A or P_T).
 
-    `P` (N, N) float64, symmetric, sums to 1: a dense tensor, or CSR if it came sparse. `marginal` (N,): float64 tensor.
+    `P` (N, N) float64, symmetric, sums to 1: a dense tensor, or CSR if it came sparse.
+    `marginal` (N,): float64 tensor.
     `factor` (N, causes): B with P = B Bᵀ if the pairs have causes, else None.
     An image of no mass has a zero row in `normalized()`.
-    Raises `ValueError` for negative, NaN, all-zero, not square or asymmetric input. Source: HaoChen et al., arXiv 2106.04156.
+    Raises `ValueError` for negative, NaN, all-zero, not square or asymmetric input.
+    Source: HaoChen et al., arXiv 2106.04156.
     """
     def __init__(self,
         P: ArrayLike | Matrix, # (N, N) counts or probabilities, symmetric, dense or scipy.sparse; scaled to sum 1
@@ -326,7 +343,8 @@ class PairDistribution:
         "P_A(x, x') = Σ_x̄ P(x̄) A(x|x̄) A(x'|x̄). Raises `ValueError` for rows of A that do not sum to 1."
         A = _conditional("A", A)
         views_as_they_are = torch.ones(A.shape[1], dtype=torch.float64)
-        return cls._from_factor(_scaled(A.T, views_as_they_are, row_weights("p_natural", p_natural, A.shape[0]).sqrt()))
+        root = row_weights("p_natural", p_natural, A.shape[0]).sqrt()
+        return cls._from_factor(_scaled(A.T, views_as_they_are, root))
 
     @cached_property
     def P(self) -> Matrix: return _gram(self.factor)
@@ -350,7 +368,10 @@ class PairDistribution:
     def labeling_error(self,
         y: ArrayLike, # (N,) class of each image, as numbers or text
     ) -> float: # in [0, 1]
-        "φ, the probability that the images of a pair differ in class. Raises `ValueError` for labels of another length."
+        """φ, the probability that the images of a pair differ in class.
+
+        Raises `ValueError` for labels of another length.
+        """
         y = class_labels("y", y, len(self.marginal))
         return _disagreement(self.P, y, y) if self.factor is None else _cause_disagreement(self.factor, y)
 
@@ -360,9 +381,12 @@ def block_world(
     images: int = 4, # images per class
     texts: int = 2, # texts per class
     noise: float = .1, # labeling error α, in [0, 1]
-    generator: torch.Generator | None = None, # draws the weight of each pair from an exponential distribution; None: all alike
+    generator: torch.Generator | None = None, # draws pairs' weights, exponentially distributed; None: all alike
 ) -> tuple[Cooccurrence, Tensor, Tensor]: # P_M, y_image (N_V,), y_text (N_L,)
-    "A world of `n_classes` blocks. Raises `ValueError` for noise outside [0, 1], fewer than two classes, or a world above 2^27 pairs."
+    """A world of `n_classes` blocks.
+
+    Raises `ValueError` for noise outside [0, 1], fewer than two classes, or a world above 2^27 pairs.
+    """
     n_classes = whole_number("n_classes", n_classes, 2)
     images, texts = whole_number("images", images), whole_number("texts", texts)
     noise = real_number("noise", noise, 0, 1)
@@ -370,7 +394,8 @@ def block_world(
         raise ValueError(f"n_classes, images, texts: came {n_classes}, {images} and {texts}, "
                          f"{n_classes**2 * images * texts:,} pairs; expected at most {_PAIR_ENTRIES:,}")
     if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator: came a {type(generator).__name__}; expected a torch.Generator on the CPU, or None")
+        raise TypeError(f"generator: came a {type(generator).__name__}; "
+                        "expected a torch.Generator on the CPU, or None")
     y_image = torch.arange(n_classes).repeat_interleave(images)
     y_text = torch.arange(n_classes).repeat_interleave(texts)
     weights = torch.ones(len(y_image), len(y_text), dtype=torch.float64)

@@ -14,7 +14,8 @@ from jaxtyping import Float, Float64
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .cooccurrence import Cooccurrence, Matrix, PairDistribution, as_float64, inverse_sqrt, row_weights
+from .cooccurrence import (
+    Cooccurrence, Matrix, PairDistribution, as_float64, inverse_sqrt, row_weights)
 from .core import whole_number
 
 # %% auto #0
@@ -28,16 +29,21 @@ def feature_matrix(
     f: ArrayLike, # (n, k) finite numbers, below 1e70 in size
     n: int | None = None, # how many rows there must be; None: at least one
 ) -> Float64[Tensor, "n k"]: # on the CPU; gradients flow through a tensor
-    "Features as float64, one row per image or text. Raises `ValueError` for another shape, and for entries that are NaN, infinite or huge."
+    """Features as float64, one row per image or text.
+
+    Raises `ValueError` for another shape, and for entries that are NaN, infinite or huge.
+    """
     f = as_float64(argument, f)
     rows = "n" if n is None else whole_number("n", n)
     if f.ndim != 2 or f.numel() == 0 or rows not in ("n", len(f)):
-        raise ValueError(f"{argument}: came with shape {tuple(f.shape)}; expected ({rows}, k), one row of features each")
+        raise ValueError(f"{argument}: came with shape {tuple(f.shape)}; "
+                         f"expected ({rows}, k), one row of features each")
     if not f.isfinite().all():
-        raise ValueError(f"{argument}: {int((~f.isfinite()).sum())} entries are NaN or infinite; expected finite features")
+        wrong = int((~f.isfinite()).sum())
+        raise ValueError(f"{argument}: {wrong} entries are NaN or infinite; expected finite features")
     if f.abs().max() > _LARGEST_FEATURE:
-        raise ValueError(f"{argument}: has entries up to {f.abs().max():.2g}, too large for float64 to hold their fourth powers; "
-                         f"expected at most {_LARGEST_FEATURE:g}")
+        raise ValueError(f"{argument}: has entries up to {f.abs().max():.2g}; expected at most {_LARGEST_FEATURE:g}, "
+                         "whose fourth powers float64 can hold")
     return f
 
 def _both_features(
@@ -48,14 +54,15 @@ def _both_features(
     f_image = feature_matrix(names[0], f_image, co.P.shape[0])
     f_text = feature_matrix(names[1], f_text, co.P.shape[1])
     if f_image.shape[1] != f_text.shape[1]:
-        raise ValueError(f"{names[1]}: came with {f_text.shape[1]} columns; expected {f_image.shape[1]}, as {names[0]} has")
+        raise ValueError(f"{names[1]}: came with {f_text.shape[1]} columns; "
+                         f"expected {f_image.shape[1]}, as {names[0]} has")
     return f_image, f_text
 
 def _expect(argument: str, value: Any, *kinds: type) -> None:
     "Raises `TypeError` for a value of another type."
     if isinstance(value, kinds): return
     wanted = " or a ".join(kind.__name__ for kind in kinds)
-    raise TypeError(f"{argument}: came a {type(value).__name__}; expected a {wanted}. A matrix can be wrapped in one")
+    raise TypeError(f"{argument}: came a {type(value).__name__}; expected a {wanted}. Wrap a matrix in one")
 
 # %% ../nbs/11_factorization.ipynb #d0737aa7
 def _operator(M: Matrix) -> Tensor:
@@ -75,7 +82,8 @@ def mm_spectral_loss(
 ) -> Float64[Tensor, ""]: # at least -Σ σ_i², and -k; differentiable
     """L_MM = -2 E_{P_M} f_V·f_L + E_{P_V, P_L} (f_V·f_L)², in float64.
 
-    Features may be tensors or arrays. Raises `ValueError` for shapes that do not fit, `TypeError` for a `co` of another type.
+    Features may be tensors or arrays.
+    Raises `ValueError` for shapes that do not fit, `TypeError` for a `co` of another type.
     Source: Zhang et al., arXiv 2306.04272.
     """
     f_image, f_text = _both_features(("f_image", "f_text"), f_image, f_text, co)
@@ -91,7 +99,8 @@ def amf_loss(
 ) -> Float64[Tensor, ""]: # at least Σ_{i>k} σ_i²; differentiable
     """‖P̃_M − F_V F_Lᵀ‖_F², in float64.
 
-    Raises `ValueError` for shapes that do not fit, `TypeError` for a `co` of another type. Source: Zhang et al., arXiv 2306.04272.
+    Raises `ValueError` for shapes that do not fit, `TypeError` for a `co` of another type.
+    Source: Zhang et al., arXiv 2306.04272.
     """
     F_image, F_text = _both_features(("F_image", "F_text"), F_image, F_text, co)
     M = co.normalized()
@@ -108,9 +117,10 @@ def _root(values: Float64[Tensor, "k"], n: int) -> Float64[Tensor, "k"]:
 def optimal_features(
     pairs: Cooccurrence | PairDistribution, # what is factorized
     k: int, # number of features: at most the smaller side of the matrix
-) -> tuple[Float64[Tensor, "images k"], Float64[Tensor, "texts k"]] | Float64[Tensor, "images k"]: # (f_image, f_text) for a Cooccurrence; f for a PairDistribution
+) -> tuple[Float64[Tensor, "images k"], Float64[Tensor, "texts k"]] | Float64[Tensor, "images k"]: # two for a `Cooccurrence`
     """Features at the minimum of the spectral loss, in closed form; zero for what never occurs.
 
+    A `Cooccurrence` has (f_image, f_text), a `PairDistribution` one f.
     Raises `ValueError` for a k that the matrix does not have, `TypeError` for another type of `pairs`.
     Sources: HaoChen et al., arXiv 2106.04156; Zhang et al., arXiv 2306.04272.
     """
@@ -131,7 +141,7 @@ def _orthonormal(f: Float64[Tensor, "n k"]) -> Float64[Tensor, "n r"]:
     return U[:, s > s.max() * max(f.shape) * torch.finfo(torch.float64).eps]
 
 def _sine(a: Float64[Tensor, "n r"], b: Float64[Tensor, "n s"]) -> float:
-    "Length of the longest part of a unit vector in the space of `a` that lies outside that of `b`; 0 if `a` has no columns."
+    "How far unit vectors in the space of `a` reach out of that of `b`, at most; 0 if `a` has no columns."
     if a.shape[1] == 0: return 0.
     return float(torch.linalg.matrix_norm(a - b @ (b.T @ a), 2))
 
@@ -140,7 +150,10 @@ def subspace_distance(
     g: Float[Tensor, "n m"] | ArrayLike, # other features of the same images
     weights: ArrayLike | None = None, # (n,) mass of each image; None: all alike
 ) -> float: # in [0, 1]
-    "Sine of the largest principal angle between the column spaces of two feature matrices; 1 if their ranks differ. Raises `ValueError` for shapes that do not fit."
+    """Sine of the largest principal angle between the column spaces of two feature matrices.
+
+    It is 1 if their ranks differ. Raises `ValueError` for shapes that do not fit.
+    """
     f = feature_matrix("f", f).detach()
     g = feature_matrix("g", g, len(f)).detach()
     root = row_weights("weights", weights, len(f)).sqrt()[:, None]
@@ -154,7 +167,8 @@ def spectral_loss(
 ) -> Float64[Tensor, ""]: # at least -Σ max(λ_i, 0)², and -k; differentiable
     """-2 E_P f(x)·f(x') + E_{x, x'} (f(x)·f(x'))², in float64.
 
-    Raises `ValueError` for another shape, `TypeError` for `pairs` of another type. Source: HaoChen et al., arXiv 2106.04156.
+    Raises `ValueError` for another shape, `TypeError` for `pairs` of another type.
+    Source: HaoChen et al., arXiv 2106.04156.
     """
     _expect("pairs", pairs, PairDistribution)
     f = feature_matrix("f", f, len(pairs.marginal))

@@ -45,7 +45,7 @@ def text_induced_embedding(
     _check_posterior(p, wide)
     m = p.sum(0, dtype=wide) if text_marginal is None else as_float64("text_marginal", text_marginal).to(p.device, wide)
     if m.shape != p.shape[1:] or not (m >= 0).all() or not 0 < m.sum() < torch.inf:
-        raise ValueError(f"text_marginal: came with shape {tuple(m.shape)} and sum {float(m.sum()):.4g}; "
+        raise ValueError(f"text_marginal: came with sum {float(m.sum()):.4g} and shape {tuple(m.shape)}; "
                          f"expected {p.shape[1]} finite probabilities, not all 0")
     if (p[:, m == 0] != 0).any():
         raise ValueError("text_marginal: a text of probability 0 occurs in posterior; "

@@ -37,9 +37,12 @@ def _least_squares(
 def probe_error(
     f: Float[Tensor, "n k"] | ArrayLike, # features, one row per image
     y: ArrayLike, # (n,) class of each image, as numbers or text
-    weights: ArrayLike | None = None, # (n,) mass of each image, as `co.image_marginal`, scaled to sum 1; None: all alike
+    weights: ArrayLike | None = None, # (n,) mass of each image, such as `co.image_marginal`; None: all alike
 ) -> float: # in [0, 1]
-    "Share of the mass that the least-squares linear classifier on `f` gets wrong. Raises `ValueError` for lengths that do not fit."
+    """Share of the mass that the least-squares linear classifier on `f` gets wrong.
+
+    Raises `ValueError` for lengths that do not fit.
+    """
     scores, one_hot, weights = _least_squares(f, y, weights)
     return float(weights[scores.argmax(1) != one_hot.argmax(1)].sum())
 
@@ -48,7 +51,10 @@ def regression_error(
     y: ArrayLike, # (n,) class of each image, as numbers or text
     weights: ArrayLike | None = None, # (n,) mass of each image, scaled to sum 1; None: all alike
 ) -> float: # in [0, 1]
-    "Weighted squared error of the least-squares fit of the one-hot label, summed over classes. Raises `ValueError` for lengths that do not fit."
+    """Weighted squared error of the least-squares fit of the one-hot label, summed over classes.
+
+    Raises `ValueError` for lengths that do not fit.
+    """
     scores, one_hot, weights = _least_squares(f, y, weights)
     return float(weights @ (scores - one_hot).square().sum(1))
 
@@ -60,13 +66,14 @@ def _number(argument: str, value: float | Tensor) -> float:
 
 def probe_bound(
     phi: float, # labeling error of the pairs, in [0, 1]
-    eigenvalue: float, # λ_{k+1} of the normalized pair matrix, the first that k features leave out: σ_{k+1}² for a co-occurrence, 0 beyond its rank
+    eigenvalue: float, # λ_{k+1} of the normalized pair matrix; σ_{k+1}² of a co-occurrence, 0 beyond its rank
 ) -> float: # at least 0; half of it bounds the regression error
     """2·phi / (1 − eigenvalue), a bound on the probe error of the optimal k features.
 
     Infinite at eigenvalue 1 (to 1e-12), where the pairs have more than k components.
     For pairs without a cause, whose matrix may have negative eigenvalues, give max(λ_{k+1}, 0).
-    Raises `ValueError` outside the ranges. Sources: HaoChen et al., arXiv 2106.04156; Zhang et al., arXiv 2306.04272.
+    Raises `ValueError` outside the ranges.
+    Sources: HaoChen et al., arXiv 2106.04156; Zhang et al., arXiv 2306.04272.
     """
     phi, eigenvalue = _number("phi", phi), _number("eigenvalue", eigenvalue)
     if not -1e-9 <= phi <= 1 + 1e-9: raise ValueError(f"phi: came {phi}; expected a probability, from 0 to 1")

@@ -90,7 +90,7 @@ def _distribution(argument: str, value: ArrayLike | sp.sparray, dimensions: int 
 def inverse_sqrt(
     mass: Float64[Tensor, "n"], # nonnegative, not all 0
 ) -> Float64[Tensor, "n"]:
-    "m^(-1/2) of each mass m, and 0 where there is none. Raises `ValueError` for masses that are negative or not finite."
+    "m^(-1/2) of each mass m, and 0 where there is none. Raises `ValueError` for what is negative or not finite."
     mass = _nonnegative("mass", mass, dimensions=1)
     return torch.where(mass > 0, mass, torch.inf).rsqrt()
 
@@ -103,7 +103,7 @@ def _scaled(M: Matrix, rows: Float64[Tensor, "r"], columns: Float64[Tensor, "c"]
 _DENSE_ENTRIES = 2**20
 
 def _is_large(M: Matrix, k: int) -> bool:
-    "Is M sparse, and too large to be made dense for k singular vectors? (All of them would fill as much memory.)"
+    "Is M sparse, and too large to be made dense for k singular vectors? (All of them fill as much memory.)"
     return sp.issparse(M) and math.prod(M.shape) > _DENSE_ENTRIES and k < min(M.shape)
 
 def _dense(M: Matrix) -> Tensor:
@@ -139,10 +139,7 @@ def class_labels(
     y: ArrayLike, # (n,) one class per row: all numbers, or all text
     n: int, # how many rows there are
 ) -> np.ndarray: # (n,) of numbers or text
-    """Labels as an array.
-
-    Raises `ValueError` for another length, and for what cannot be compared: NaN, None, numbers mixed with text.
-    """
+    "Labels as an array. Raises `ValueError` for another length, NaN, None, or numbers mixed with text."
     labels = _as_array(argument, y)
     if labels.shape != (whole_number("n", n),):
         raise ValueError(f"{argument}: came with shape {labels.shape}; expected one label each, shape ({n},)")
@@ -218,10 +215,7 @@ class Cooccurrence:
     def svd(self,
         k: int, # how many: at most min(N_V, N_L)
     ) -> tuple[Float64[Tensor, "images k"], Float64[Tensor, "k"], Float64[Tensor, "texts k"]]: # U_k, σ, V_k; σ falling
-        """Leading singular triples of P̃_M. Raises `ValueError` for another k.
-
-        A large sparse matrix is made dense only where all of its triples are asked for.
-        """
+        "Leading singular triples of P̃_M; a large sparse one stays so unless all are wanted. `ValueError` for another k."
         return _leading_svd(self.normalized(), k)
 
     @classmethod
@@ -243,10 +237,7 @@ class Cooccurrence:
         y_image: ArrayLike, # (N_V,) class of each image, as numbers or text
         y_text: ArrayLike, # (N_L,) class that each text names, of the same kind
     ) -> float: # in [0, 1]
-        """α, the probability that image and text of a pair differ in class.
-
-        Raises `ValueError` for labels of another length, and for numbers where the other side has text.
-        """
+        "α, the probability that image and text of a pair differ in class. Raises `ValueError` for labels that do not fit."
         y_image = class_labels("y_image", y_image, self.P.shape[0])
         y_text = class_labels("y_text", y_text, self.P.shape[1])
         if (y_image.dtype.kind == "U") != (y_text.dtype.kind == "U"):
@@ -356,10 +347,7 @@ class PairDistribution:
     def eigh(self,
         k: int, # how many: at most N; of a sparse factor no more than it has columns
     ) -> tuple[Float64[Tensor, "k"], Float64[Tensor, "images k"]]: # λ, falling; eigenvectors
-        """Leading eigenpairs of P̃. Raises `ValueError` for another k.
-
-        A large sparse matrix is made dense only where all of its eigenpairs are asked for.
-        """
+        "Leading eigenpairs of P̃; a large sparse one stays so unless all are wanted. Raises `ValueError` for another k."
         if not sp.issparse(self.factor): return _leading_eigh(self.normalized(), k)
         causes_as_they_are = torch.ones(self.factor.shape[1])
         U, s, _ = _leading_svd(_scaled(self.factor, inverse_sqrt(self.marginal), causes_as_they_are), k)
@@ -368,10 +356,7 @@ class PairDistribution:
     def labeling_error(self,
         y: ArrayLike, # (N,) class of each image, as numbers or text
     ) -> float: # in [0, 1]
-        """φ, the probability that the images of a pair differ in class.
-
-        Raises `ValueError` for labels of another length.
-        """
+        "φ, the probability that the images of a pair differ in class. Raises `ValueError` for labels that do not fit."
         y = class_labels("y", y, len(self.marginal))
         return _disagreement(self.P, y, y) if self.factor is None else _cause_disagreement(self.factor, y)
 
@@ -383,10 +368,7 @@ def block_world(
     noise: float = .1, # labeling error α, in [0, 1]
     generator: torch.Generator | None = None, # draws pairs' weights, exponentially distributed; None: all alike
 ) -> tuple[Cooccurrence, Tensor, Tensor]: # P_M, y_image (N_V,), y_text (N_L,)
-    """A world of `n_classes` blocks.
-
-    Raises `ValueError` for noise outside [0, 1], fewer than two classes, or a world above 2^27 pairs.
-    """
+    "A world of `n_classes` blocks. Raises `ValueError` for numbers out of range, or a world above 2^27 pairs."
     n_classes = whole_number("n_classes", n_classes, 2)
     images, texts = whole_number("images", images), whole_number("texts", texts)
     noise = real_number("noise", noise, 0, 1)

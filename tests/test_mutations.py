@@ -60,7 +60,7 @@ MUTANTS = {
     "12_unification": [
         ("wrong exponent of P(l)", "torch.inf).rsqrt().to(p.dtype)", "torch.inf).reciprocal().to(p.dtype)"),
         ("marginal not scaled", "torch.where(m > 0, m / m.sum(), torch.inf)", "torch.where(m > 0, m, torch.inf)"),
-        ("texts all alike", "m = p.sum(0, dtype=wide) if text_marginal is None", "m = torch.ones_like(p[0], dtype=wide) if text_marginal is None"),
+        ("texts all alike", "text_marginal is None: m = p.sum(0, dtype=wide)", "text_marginal is None: m = torch.ones_like(p[0], dtype=wide)"),
     ],
     "13_generalization": [
         ("weights without the root", "root = weights.sqrt()[:, None]", "root = weights[:, None]"),

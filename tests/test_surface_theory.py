@@ -1,7 +1,7 @@
 """The theory says what is wrong with what it is given, in one line that names the argument, or takes it at its worth.
 
-A table of all public callables with arguments that are right. Each argument is replaced in turn by values that are wrong, and by
-the right value in other forms. A callable or an argument that is missing from the table fails the first test."""
+A table of all public callables with arguments that are right. Each argument is replaced in turn by values that are
+wrong, and by the right value in other forms. A callable or an argument that is missing from the table fails a test."""
 import inspect
 import math
 import re
@@ -32,8 +32,10 @@ CO, PAIRS = Cooccurrence(COUNTS), PairDistribution(SQUARE)
 
 def no_numbers():
     "Wrong wherever numbers are expected."
-    yield from (None, "a", {}, object(), CO, np.linalg.svd, [[1.0], [1.0, 2.0]], [None, 1.0], ["1", "2"], [1, "a"], [10**400])
-    yield from (np.array(["1", "2"]), np.array([[None] * 2] * 4), np.array([1, 2], "datetime64[s]"), torch.ones(4, 2).to_sparse())
+    yield from (None, "a", {}, object(), CO, np.linalg.svd)
+    yield from ([[1.0], [1.0, 2.0]], [None, 1.0], ["1", "2"], [1, "a"], [10**400])
+    yield from (np.array(["1", "2"]), np.array([[None] * 2] * 4), np.array([1, 2], "datetime64[s]"))
+    yield torch.ones(4, 2).to_sparse()
 
 
 def no_arrays():
@@ -57,7 +59,8 @@ def not_distributions(good):
 
 def not_counts_of_pairs(good):
     yield from (*no_arrays(), *not_distributions(good), good[0])
-    yield from (sp.csr_array(good.numpy() + 1j), sp.csr_array(-good.numpy()), sp.csr_array(0 * good.numpy()), sp.coo_array(np.ones(3)))
+    sparse = sp.csr_array(good.numpy())
+    yield from (sparse * 1j, -sparse, 0 * sparse, sp.coo_array(np.ones(3)))
     yield sp.csr_array((np.array([1, math.nan]), ([0, 1], [0, 1])), shape=tuple(good.shape))
 
 
@@ -85,13 +88,14 @@ def not_weights(good):
 
 
 def not_labels(good):
-    yield from (*no_arrays(), good[:2], good[None], good.to(torch.complex64), good.bfloat16(), torch.cat([good, good]))
+    yield from (*no_arrays(), good[:2], good[None], torch.cat([good, good]), good.to(torch.complex64), good.bfloat16())
     yield from (["a", None, "b", "c"], [1, "a", 2, 3], [1.0, 2.0, math.nan, 3.0], [b"a"] * 4, [[1], [2], [3], [4]])
 
 
 def not_ids(good):
-    yield from (*no_arrays(), good.double(), good.bool(), good[None], good[:0], good - 1, good.tolist() + [0], 10**12 * (good + 1))
-    yield from ([True] * 6, good.numpy().astype(complex), [str(i) for i in good.tolist()], np.uint64(2**63) + good.numpy().astype(np.uint64))
+    yield from (*no_arrays(), good.double(), good.bool(), good[None], good[:0], good - 1, good.tolist() + [0])
+    yield from ([True] * 6, good.numpy().astype(complex), [str(i) for i in good.tolist()])
+    yield from (10**12 * (good + 1), np.uint64(2**63) + good.numpy().astype(np.uint64))
 
 
 def not_mass(good): yield from (*no_arrays(), *spoilt(good), 0 * good, -good, good - good.max())
@@ -106,12 +110,16 @@ def not_marginal(good):
     yield from (good[:2], torch.tensor([0.0, 1, 1]), sp.csr_array(good.numpy()[None]))
 
 
-NOT_WHOLE = [0, -1, 2.5, 2.0, "2", True, math.nan, math.inf, [2], np.zeros(2), torch.ones(2), torch.tensor(2), 2 + 0j, object(), 10**12]
-NOT_NUMBERS = [None, "0.1", True, np.bool_(True), math.nan, math.inf, -math.inf, -2, 2, [0.1], np.array([0.1]), torch.tensor([0.1]), 0.1j,
-               torch.tensor(True), torch.tensor(math.nan), 10**400, object()]
+NOT_WHOLE = [
+    0, -1, 2.5, 2.0, 2 + 0j, "2", True, math.nan, math.inf, 10**12,
+    [2], np.zeros(2), torch.ones(2), torch.tensor(2), object()]
+NOT_NUMBERS = [
+    None, "0.1", True, np.bool_(True), math.nan, math.inf, -math.inf, -2, 2, 0.1j, 10**400,
+    [0.1], np.array([0.1]), torch.tensor([0.1]), torch.tensor(True), torch.tensor(math.nan), object()]
 NOT_RANKS = [None, *NOT_WHOLE, 5]
-NOT_CO = [None, "a", COUNTS, COUNTS.numpy(), COUNTS.tolist(), sp.csr_array(COUNTS.numpy()), PAIRS, Cooccurrence, object()]
-NOT_PAIRS = [None, "a", SQUARE, SQUARE.numpy(), SQUARE.tolist(), sp.csr_array(SQUARE.numpy()), CO, PairDistribution, object()]
+MATRICES = [None, "a", COUNTS, COUNTS.numpy(), COUNTS.tolist(), sp.csr_array(COUNTS.numpy()), object()]
+NOT_CO = [*MATRICES, PAIRS, Cooccurrence]
+NOT_PAIRS = [*MATRICES, SQUARE, CO, PairDistribution]
 NOT_GENERATORS = [3, "a", torch.Generator, np.random.default_rng(0), object()]
 
 
@@ -126,7 +134,8 @@ CALLS = {
     "class_labels": dict(argument=NAME, y=LABELS, n=(4, [None, *NOT_WHOLE])),
     "row_weights": dict(argument=NAME, weights=MASSES, n=(4, [None, *NOT_WHOLE])),
     "Cooccurrence": dict(P=(COUNTS, not_counts_of_pairs)),
-    "Cooccurrence.from_pairs": dict(image_ids=(IDS, not_ids), text_ids=(IDS, not_ids), n_images=(5, NOT_WHOLE), n_texts=(3, NOT_WHOLE)),
+    "Cooccurrence.from_pairs": dict(
+        image_ids=(IDS, not_ids), text_ids=(IDS, not_ids), n_images=(5, NOT_WHOLE), n_texts=(3, NOT_WHOLE)),
     "Cooccurrence.normalized": {},
     "Cooccurrence.svd": dict(k=(2, NOT_RANKS + [4])),
     "Cooccurrence.text_induced": {},
@@ -136,12 +145,15 @@ CALLS = {
     "PairDistribution.normalized": {},
     "PairDistribution.eigh": dict(k=(2, NOT_RANKS)),
     "PairDistribution.labeling_error": dict(y=LABELS),
-    "block_world": dict(n_classes=(3, [None, 1, *NOT_WHOLE]), images=(4, [None, *NOT_WHOLE]), texts=(2, [None, *NOT_WHOLE]),
-                        noise=(0.1, NOT_NUMBERS + [-1e-3, 1.001]), generator=(None, NOT_GENERATORS)),
+    "block_world": dict(
+        n_classes=(3, [None, 1, *NOT_WHOLE]), images=(4, [None, *NOT_WHOLE]), texts=(2, [None, *NOT_WHOLE]),
+        noise=(0.1, NOT_NUMBERS + [-1e-3, 1.001]), generator=(None, NOT_GENERATORS)),
     "feature_matrix": dict(argument=NAME, f=(IMAGES, not_features_of_these), n=(4, NOT_WHOLE)),
-    "mm_spectral_loss": dict(f_image=(IMAGES, not_features_of_these), f_text=(TEXTS, not_features_of_these), co=(CO, NOT_CO)),
-    "amf_loss": dict(F_image=(IMAGES, not_features_of_these), F_text=(TEXTS, not_features_of_these), co=(CO, NOT_CO)),
-    "optimal_features": dict(pairs=(CO, [v for v in NOT_CO if v is not PAIRS] + [PairDistribution]), k=(2, NOT_RANKS + [4])),
+    "mm_spectral_loss": dict(
+        f_image=(IMAGES, not_features_of_these), f_text=(TEXTS, not_features_of_these), co=(CO, NOT_CO)),
+    "amf_loss": dict(
+        F_image=(IMAGES, not_features_of_these), F_text=(TEXTS, not_features_of_these), co=(CO, NOT_CO)),
+    "optimal_features": dict(pairs=(CO, [*MATRICES, Cooccurrence, PairDistribution]), k=(2, NOT_RANKS + [4])),
     "subspace_distance": dict(f=(IMAGES, not_features), g=(IMAGES**2, not_features_of_these), weights=MASSES),
     "spectral_loss": dict(f=(IMAGES, not_features_of_these), pairs=(PAIRS, NOT_PAIRS)),
     "pmi": dict(co=(CO, NOT_CO + [Cooccurrence(sp.csr_array(COUNTS.numpy()))])),
@@ -186,13 +198,14 @@ def values(result):
 
 def test_all_are_here():
     assert set(CALLS) == set(CALLABLES)
-    for call, arguments in CALLS.items(): assert list(arguments) == list(inspect.signature(CALLABLES[call]).parameters), call
+    for call, arguments in CALLS.items():
+        assert list(arguments) == list(inspect.signature(CALLABLES[call]).parameters), call
 
 
 @pytest.mark.parametrize("call", CALLS)
 def test_right_arguments(call):
     result = values(CALLABLES[call](**right(call)))
-    assert result == values(CALLABLES[call](**right(call))) and not any(isinstance(x, float) and math.isnan(x) for x in result)
+    assert result == values(CALLABLES[call](**right(call)))  # NaN would differ from itself
 
 
 @pytest.mark.parametrize("call, name", ARGUMENTS)
@@ -202,8 +215,9 @@ def test_wrong_arguments(call, name):
         said = NAME if CALLS[call].get("argument") is NAME and name != "n" else name
         with pytest.raises((ValueError, TypeError)) as found: CALLABLES[call](**right(call) | {name: value})
         message = str(found.value)
-        assert re.match(rf"({said}: |n_classes, images, texts: |text_ids: \d+ ids came for \d+ image_ids)", message), (value, message)
-        assert re.search("expected|valid", message, re.IGNORECASE) and "\n" not in message and len(message) < 320, message
+        begins = rf"({said}: |n_classes, images, texts: |text_ids: \d+ ids came for \d+ image_ids)"
+        assert re.match(begins, message), (value, message)
+        assert "expected" in message and "\n" not in message and len(message) < 320, message
 
 
 def forms(good):
@@ -213,28 +227,34 @@ def forms(good):
     if (good == good.round()).all(): yield from (good.int(), good.numpy().astype(np.uint8), good.numpy().astype(np.int64))
 
 
-@pytest.mark.parametrize("call, name", [(call, name) for call, name in ARGUMENTS
-                                        if torch.is_tensor(CALLS[call][name][0]) and CALLS[call][name][0].is_floating_point()])
+def is_array(good): return isinstance(good, torch.Tensor) and good.is_floating_point()
+
+
+@pytest.mark.parametrize("call, name", [(call, name) for call, name in ARGUMENTS if is_array(CALLS[call][name][0])])
 def test_arrays_in_other_forms(call, name):
     expected = values(CALLABLES[call](**right(call)))
-    good = CALLS[call][name][0]
-    for value in forms(good):
-        tolerance = 1e-2 if call == "text_induced_embedding" and getattr(value, "dtype", None) in (torch.float32, torch.bfloat16) else 1e-14
-        assert values(CALLABLES[call](**right(call) | {name: value})) == pytest.approx(expected, rel=tolerance), type(value)
+    for value in forms(CALLS[call][name][0]):
+        keeps_precision = name == "posterior" and getattr(value, "dtype", None) in (torch.float32, torch.bfloat16)
+        tolerance = 1e-2 if keeps_precision else 1e-14
+        found = values(CALLABLES[call](**right(call) | {name: value}))
+        assert found == pytest.approx(expected, rel=tolerance), type(value)
 
 
-@pytest.mark.parametrize("call, name", [("Cooccurrence", "P"), ("PairDistribution", "P"), ("PairDistribution.from_augmentations", "A")])
+SPARSE = [("Cooccurrence", "P"), ("PairDistribution", "P"), ("PairDistribution.from_augmentations", "A")]
+
+
+@pytest.mark.parametrize("call, name", SPARSE)
 def test_sparse_arrays(call, name):
     good = CALLS[call][name][0]
-    half = sp.coo_array(good.numpy() / 2)
-    twice = sp.coo_array((np.tile(half.data, 2), (np.tile(half.row, 2), np.tile(half.col, 2))), shape=half.shape)  # entries that repeat add up
-    unsummed = sp.csr_array((np.repeat(half.tocsr().data, 2), np.repeat(half.tocsr().indices, 2), 2 * half.tocsr().indptr), shape=half.shape)
-    expected = values(CALLABLES[call](good) if name == "P" else CALLABLES[call](good, MASS[:3]))
-    for value in (sp.csr_array(good.numpy()), sp.csc_matrix(good.numpy()), twice, unsummed):
-        found = CALLABLES[call](value) if name == "P" else CALLABLES[call](value, MASS[:3])
-        assert values(found) == pytest.approx(expected, rel=1e-14)
-    norm = Cooccurrence(unsummed if name == "P" else twice).normalized().power(2).sum()
-    assert norm == pytest.approx(float(Cooccurrence(good).normalized().square().sum()), rel=1e-14)
+    rows = sp.csr_array(good.numpy())
+    halves = (np.repeat(rows.data / 2, 2), np.repeat(rows.indices, 2), 2 * rows.indptr)
+    repeated = sp.csr_array(halves, shape=rows.shape)  # entries that repeat add up
+    expected = values(CALLABLES[call](**right(call)))
+    for value in (rows, sp.csc_matrix(rows), sp.coo_array(repeated), repeated):
+        assert values(CALLABLES[call](**right(call) | {name: value})) == pytest.approx(expected, rel=1e-14)
+    squares = Cooccurrence(repeated).normalized().power(2).sum()
+    assert squares == pytest.approx(float(Cooccurrence(good).normalized().square().sum()), rel=1e-14)
+    assert repeated.nnz == 2 * rows.nnz, "what came stays as it was"
 
 
 def test_true_and_false_are_counts_of_one():
@@ -242,21 +262,25 @@ def test_true_and_false_are_counts_of_one():
     for value in (once, once.numpy(), once.tolist()): assert values(Cooccurrence(value)) == values(Cooccurrence(once.double()))
 
 
+def in_words(codes): return [("cat", "dog", "emu")[code] for code in codes]
+
+
 @pytest.mark.parametrize("call, name", [(call, name) for call, name in ARGUMENTS if name.startswith("y")])
 def test_labels_in_other_forms(call, name):
-    codes = CALLS[call][name][0]
-    words = [["cat", "dog", "emu"][code] for code in codes]
-    others = {other: [["cat", "dog", "emu"][code] for code in CALLS[call][other][0]] for other in CALLS[call] if other.startswith("y_")}
+    codes, expected = CALLS[call][name][0], values(CALLABLES[call](**right(call)))
     for value in (codes.tolist(), codes.numpy(), codes.double(), np.asarray(codes, dtype=np.uint8)):
-        assert np.array_equal(values(CALLABLES[call](**right(call) | {name: value})), values(CALLABLES[call](**right(call))))
-    if call == "class_labels": return
+        assert values(CALLABLES[call](**right(call) | {name: value})) == expected
+    words = in_words(codes)
+    others = {other: in_words(CALLS[call][other][0]) for other in CALLS[call] if other.startswith("y")}
+    if call == "class_labels": expected = words
     for value in (words, tuple(words), np.array(words), np.array(words, dtype=object)):
-        assert values(CALLABLES[call](**right(call) | others | {name: value})) == values(CALLABLES[call](**right(call)))
+        assert values(CALLABLES[call](**right(call) | others | {name: value})) == expected
 
 
 def test_numbers_in_other_forms():
     bound = generalization.probe_bound(0.125, 0.5)
-    for number in (np.float32(0.5), np.float64(0.5), torch.tensor(0.5), np.array(0.5)): assert generalization.probe_bound(0.125, number) == bound
+    for number in (np.float32(0.5), np.float64(0.5), torch.tensor(0.5), np.array(0.5)):
+        assert generalization.probe_bound(0.125, number) == bound
     assert generalization.probe_bound(0, 1) == math.inf and generalization.probe_bound(1, -1) == 1
     for k in (np.int64(2), np.uint8(2)): assert values(CO.svd(k)) == values(CO.svd(2))
 
@@ -272,7 +296,7 @@ def test_sizes_that_do_not_fit():
         refused(lambda: loss(IMAGES, TEXTS[:, :1], CO), f"^{text}: came with 1 columns; expected 2")
     refused(lambda: CO.labeling_error(Y4, ["a", "b", "c"]), "^y_text: came as <U1, y_image as int64; expected both")
     refused(lambda: factorization.optimal_features(PAIRS, 5), "^k: expected a whole number from 1 to 4, got 5")
-    refused(lambda: Cooccurrence.from_pairs([0, 10**12], [0, 1]), "^image_ids: ids run from 0 to 1000000000000; expected 0 to 999999999")
+    refused(lambda: Cooccurrence.from_pairs([0, 10**12], [0, 1]), "^image_ids: ids run from 0 to 10{12}; expected 0 to 9{9}")
     refused(lambda: cooccurrence.block_world(10**4, 10, 10), "^n_classes, images, texts: came 10000, 10 and 10")
 
 
@@ -283,7 +307,8 @@ def test_what_never_occurs():
     assert values(s) == pytest.approx(values(CO.svd(3)[1]) + [0], abs=1e-14)
     assert not images[4].any() and not texts[3].any() and not images[:, 3].any()
     assert factorization.pmi(padded)[4].tolist() == [-math.inf] * 4
-    assert padded.text_induced().labeling_error([0, 1, 0, 1, 2]) == pytest.approx(CO.text_induced().labeling_error([0, 1, 0, 1]), rel=1e-14)
+    without = CO.text_induced().labeling_error([0, 1, 0, 1])
+    assert padded.text_induced().labeling_error([0, 1, 0, 1, 2]) == pytest.approx(without, rel=1e-14)
 
 
 def test_features_of_zeros():
@@ -300,10 +325,12 @@ def test_large_features_are_used():
     assert math.isfinite(factorization.mm_spectral_loss(huge, 1e70 / TEXTS.max() * TEXTS, CO))
     assert math.isfinite(factorization.spectral_loss(huge, PAIRS))
     assert factorization.subspace_distance(huge, IMAGES) == pytest.approx(0, abs=1e-14)
-    assert generalization.regression_error(huge, Y4) == pytest.approx(generalization.regression_error(IMAGES, Y4), abs=1e-14)
+    small = generalization.regression_error(IMAGES, Y4)
+    assert generalization.regression_error(huge, Y4) == pytest.approx(small, abs=1e-14)
 
 
 def test_all_singular_values_of_a_thin_sparse_matrix():
     column = Cooccurrence(sp.csr_array(np.ones((2**20 + 1, 1))))
-    assert column.svd(1)[1].item() == pytest.approx(1) and column.text_induced().eigh(1)[0].item() == pytest.approx(1)
+    assert column.svd(1)[1].item() == pytest.approx(1)
+    assert column.text_induced().eigh(1)[0].item() == pytest.approx(1)
     refused(lambda: column.svd(2), "^k: expected a whole number from 1 to 1, got 2")

@@ -221,7 +221,7 @@ def _frame_colour(labels: Int[Tensor, "n"] | None, i: int, j: int) -> tuple[int,
 def plot_pairs(
     images: UInt8[Tensor, "n 3 H W"], # images by row number
     pairs: Int[Tensor, "m 2"], # (anchor, partner) rows to show
-    labels: Int[Tensor, "n"] | None = None, # classes; frames are green for equal, orange for different ones, grey for unknown
+    labels: Int[Tensor, "n"] | None = None, # classes: the frame is green for equal, orange for different, else grey
     title: str = "", # what the pairs are
     axis=None, # a matplotlib axis to draw on; None makes a figure
 ):

@@ -158,7 +158,7 @@ def encode(
     size: int | None = None, # height and width, in pixels, to resize images to; None: as they are
     workers: int | None = None, # loader processes for images in files; None: one per core, at most 8
     gather: bool = True, # share the work with the other processes, so all must call; False: this one works alone
-) -> Float[Tensor, "n d"]: # features of all images in their order, NaN for those that cannot be read; float32, on the CPU
+) -> Float[Tensor, "n d"]: # features of all images in order, NaN for those that cannot be read; float32, on the CPU
     """Features of a whole data set from a frozen encoder. Images that cannot be read are warned of
     and named in `data.unreadable`; their rows are NaN, which no probe accepts: leave them out.
 

@@ -164,7 +164,7 @@ def classes_of_kinds(
     labels: Int[Tensor, "n"], # classes, -1 where unknown
     n_kinds: int, # K
 ) -> tuple[Int[Tensor, "K"], float, Float64[Tensor, "K C"]]: # commonest class or -1; ρ or NaN; counts
-    "The commonest class of each kind (-1 without a labelled image), and the share ρ of labelled images of another class."
+    "The commonest class of each kind (-1: no labelled image), and the share ρ of images of another one."
     known = labels >= 0
     counts = torch.zeros(n_kinds, int(labels.max().clamp_min(0)) + 1, dtype=torch.float64)
     one = torch.tensor(1.0, dtype=torch.float64)

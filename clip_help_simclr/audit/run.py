@@ -132,8 +132,7 @@ def audit(
     if augment and guide.per_view and features is None:
         seen = _views(data, guide, augment, s.numbers, centres, len(s.batches[0]), seed)
 
-    numbers = _facts(data, guide, s, seed)
-    numbers["unlabelled"] = _without_labels(added)
+    numbers = _facts(data, guide, s, seed) | dict(unlabelled=_without_labels(added))
     if (s.labels >= 0).sum() >= 2: numbers |= _with_labels(data, augment, s, seed)
     if seen is not None:
         classes = classes_of_kinds(kind, s.labels, len(centres))[0]

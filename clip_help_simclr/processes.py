@@ -118,7 +118,7 @@ class Shares(NamedTuple):
         "The rows of all processes. Shares of unequal size are padded for the exchange."
         held, most = self.sizes[self.rank], max(self.sizes)
         padded = t.new_zeros(views, most, t.shape[1])
-        padded[:, :held] = t.view(views, held, -1)
+        padded[:, :held] = t.view(views, held, t.shape[1]) # a share may be empty
         parts = [torch.empty_like(padded) for _ in self.sizes]
         dist.all_gather(parts, padded)
         kept = [part[:, :size] for part, size in zip(parts, self.sizes)]

@@ -177,12 +177,12 @@ def test_two_processes(tmp_path):
 
 
 def test_the_audit_counts_positives_that_are_added():
-    from clip_help_simclr.audit import _added
+    from clip_help_simclr.audit import added_positives
     rows = torch.rand(8, 4, generator=generator(5, "audit"))
     rows[3] = 0
-    found = _added(rows, [torch.arange(8)])
+    found = added_positives(rows, [torch.arange(8)])
     assert len(found) == 7 and 3 not in set(found.anchor) | set(found.partner)
-    assert _added(torch.zeros(8, 4), [torch.arange(8)]).empty
+    assert added_positives(torch.zeros(8, 4), [torch.arange(8)]).empty
 
 
 def test_an_audit_names_images_that_the_guide_knows_nothing_about():

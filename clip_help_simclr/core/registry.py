@@ -42,7 +42,7 @@ def register(
         chosen = thing.__name__ if name is None else name
         if not isinstance(chosen, str) or not re.fullmatch(r"[A-Za-z_][\w-]*", chosen):
             raise ValueError(f"name: expected a word of letters, digits, - and _, got {shown(chosen)}")
-        if chosen in table and _origin(table[chosen]) != _origin(thing):
+        if chosen in table and not _same_definition(table[chosen], thing):
             raise ValueError(f"name: the {kind} {chosen!r} is defined in {_origin(table[chosen])[0]} already. "
                              "Choose another name")
         table[chosen] = thing
@@ -52,6 +52,11 @@ def register(
 def _origin(thing: Any) -> tuple[str, str]:
     "Module and name of a definition."
     return thing.__module__, thing.__qualname__
+
+def _same_definition(old: Any, new: Any) -> bool:
+    "Whether both have one name and one module; a notebook defines anew what its module exports."
+    modules = {old.__module__, new.__module__}
+    return old.__qualname__ == new.__qualname__ and (len(modules) == 1 or "__main__" in modules)
 
 # %% ../../nbs/core/02_registry.ipynb #c200000c
 _VARIABLE, _GROUP = "CHS_IMPORT", "clip_help_simclr.plugins"

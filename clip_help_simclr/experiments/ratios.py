@@ -6,34 +6,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import pandas as pd
 import torch
 
-from ..audit import _epochs, audit_strategies
-from ..augment import SimCLRViews, render_views
 from ..core import Scale, generator, register
-from ..data import ImageSet
-from ..evaluation import Interval, knn_predict, seed_interval
+from ..evaluation import Interval
+from .dropped import DROPS, DROPS_AT, RANKS, RATIOS, BatchTrial, ViewsTrial
 from .pretraining import GuideTrial, PretrainTrial, random_guide
 from .trials import Trial, Verdict, compare
 from ..guides import Guide
-from ..pairs import PairGraph
 from ..resampling import (
     AddNewPositive, DropEasyNegative, DropFalseNegative, DropFalsePositive, Resampler, SimCLR, parse_strategy)
 
 # %% auto #0
-__all__ = ['RATIOS', 'ControlTrial', 'BatchTrial', 'ViewsTrial', 'trials', 'Claim', 'verdicts']
-
-# %% ../../nbs/experiments/83_ratios.ipynb #680e7443
-_GUIDED = "captions:0.2"
-_DROPS = (DropFalsePositive, DropFalseNegative, DropEasyNegative)
-RATIOS = (0.05, 0.1, 0.2, 0.5)
+__all__ = ['ControlTrial', 'trials', 'Claim', 'verdicts']
 
 # %% ../../nbs/experiments/83_ratios.ipynb #763c7573
+_GUIDED = "captions:0.2"
 _BASE: dict[str, dict] = dict( # scale: settings of all trials
     tiny=dict(data="digits", train=512, epochs=1, width=4, guide_steps=50),
     small=dict(data="digits", epochs=4),
@@ -42,10 +34,7 @@ _BASE: dict[str, dict] = dict( # scale: settings of all trials
 
 # %% ../../nbs/experiments/83_ratios.ipynb #1a2cc46f
 _SIZES = (64, 256, 1024, 4096) # images per batch
-_EDITS: dict[str, tuple[Resampler, ...]] = dict( # what changes: its strategies
-    ratio=tuple(drop(ratio) for drop in _DROPS for ratio in RATIOS),
-    weight=tuple(AddNewPositive(weight) for weight in (0.25, 0.75, 1.0)),
-    rank=tuple(AddNewPositive(rank=rank) for rank in (3, 10, 30)))
+_WEIGHTS = tuple(AddNewPositive(weight) for weight in (0.25, 0.75, 1.0))
 
 # %% ../../nbs/experiments/83_ratios.ipynb #e7f2e7fe
 def _guided(strategy: Resampler, base: dict, seed: int, **settings) -> PretrainTrial:
@@ -64,7 +53,7 @@ def _one_seed(
     "The trainings of a seed. Other batch sizes have the base's learning rate times the root of their ratio."
     first = PretrainTrial(**base)
     both = (SimCLR(), AddNewPositive())
-    edits = [strategy for part in _EDITS.values() for strategy in part]
+    edits = (*DROPS_AT, *_WEIGHTS, *RANKS)
     out = [_guided(strategy, base, seed) for strategy in (*both, *edits[::every])]
     for n in batch_sizes:
         if n == first.batch_size: continue
@@ -105,124 +94,6 @@ class _Pixels(Guide):
 _CONTROLS: dict[str, list[Resampler]] = dict( # guide: strategies
     chance=[*map(DropFalsePositive, (0.1, 0.2, 0.5)), *map(DropFalseNegative, (0.05, 0.5)), DropEasyNegative(0.5)],
     pixels=[*map(DropFalsePositive, (0.1, 0.2, 0.5))])
-
-# %% ../../nbs/experiments/83_ratios.ipynb #931577fc
-_COUNTED = ["added_right", "false_negatives_removed", "true_negatives_lost", "dropped_false"]
-
-@dataclass(frozen=True)
-class BatchTrial(Trial):
-    """What strategies would do to pairs in batches of a size, by labels and without training.
-
-    `run` gives `pairs`: for each strategy four shares of `audit_strategies`."""
-    data: str # digits, shapes or cifar10
-    guide: str # captions:SHARE
-    batch_size: int # N
-    seed: int = 0 # of guide and batches
-    train: int | None = None # training images; None: all
-    guide_steps: int = 1000 # of the guide's training
-
-    def run(self):
-        trial = PretrainTrial(
-            self.data, "AddNewPositive", self.guide, self.seed, train=self.train, guide_steps=self.guide_steps)
-        n_batches = max(2, 2048 // self.batch_size)
-        found = audit_strategies(
-            self._strategies(), trial.told_by().whole(), trial.splits().train.labels, self.batch_size, n_batches,
-            generator=generator(self.seed, "batches"))
-        shares = found[_COUNTED].round(4).to_dict("index")
-        return dict(pairs={strategy: _without_nan(part) for strategy, part in shares.items()})
-
-    def _strategies(self) -> dict[str, Resampler]:
-        "Those that look at one row per image; in large batches those that add."
-        strategies = [AddNewPositive(), *_EDITS["rank"]]
-        if self.batch_size < 1024: strategies += [s for s in _EDITS["ratio"] if not s.needs_per_view]
-        return {repr(strategy): strategy for strategy in strategies}
-
-def _without_nan(shares: dict[str, float]) -> dict[str, float | None]:
-    "As JSON holds them."
-    return {name: None if math.isnan(value) else value for name, value in shares.items()}
-
-# %% ../../nbs/experiments/83_ratios.ipynb #07290257
-def _overlap(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    "Intersection over union of boxes (n, 4): top, left, height, width."
-    corner = torch.maximum(first[:, :2], second[:, :2])
-    end = torch.minimum(first[:, :2] + first[:, 2:], second[:, :2] + second[:, 2:])
-    both = (end - corner).clamp_min(0).prod(1)
-    return both / (first[:, 2:].prod(1) + second[:, 2:].prod(1) - both)
-
-# %% ../../nbs/experiments/83_ratios.ipynb #c4ee7008
-def _ink(images: torch.Tensor, box: torch.Tensor) -> torch.Tensor:
-    "Of the bright pixels of uint8 images (n, 3, h, w), the share inside boxes (n, 4)."
-    bright = images.amax(1) > 128
-    place = torch.arange(images.shape[2])
-    top, left, height, width = (side[:, None] for side in box.T)
-    down = (place >= top) & (place < top + height)
-    across = (place >= left) & (place < left + width)
-    inside = bright & down[:, :, None] & across[:, None]
-    return inside.sum((1, 2)) / bright.sum((1, 2)).clamp_min(1)
-
-# %% ../../nbs/experiments/83_ratios.ipynb #bc090c08
-@dataclass(frozen=True)
-class ViewsTrial(Trial):
-    """What DropFalsePositive drops of digits.
-
-    `run` gives `bands`: pairs of views by the smallest ratio that drops them (1: none does), with means of
-    what is known of them; `by_class`: of each class the share dropped at 0.1; and `seen_right`: the share of
-    test images that the guide sees as what they are."""
-    guide: str # captions:SHARE
-    batch_size: int = 64 # N
-    seed: int = 0 # of guide and views
-    train: int | None = None # training images; None: all
-    guide_steps: int = 1000 # of the guide's training
-
-    def run(self):
-        trial = PretrainTrial(
-            "digits", "DropFalsePositive", self.guide, self.seed, train=self.train, guide_steps=self.guide_steps)
-        guide = trial.told_by()
-        recipe = trial.config().augment
-        train, test = trial.splits()
-        keys = guide.embed(train, progress=False)
-        def seen_as(rows): return knn_predict(keys, train.labels, rows, k=20)
-        draws = generator(self.seed, "views")
-        batches = _epochs(len(test), self.batch_size, 4096 // self.batch_size, draws)
-        pairs = pd.concat([_pairs(test, numbers, recipe, guide, seen_as, draws) for numbers in batches])
-        by_band = pairs.drop(columns="label").groupby("band")
-        bands = by_band.mean().assign(pairs=by_band.size()).reset_index()
-        dropped = (pairs.band <= 0.1).groupby(pairs.label).mean()
-        seen_right = seen_as(guide.embed(test, progress=False)) == test.labels
-        return dict(bands=bands.round(4).to_dict("records"), by_class=dropped.round(4).tolist(),
-                    seen_right=seen_right.double().mean().item())
-
-# %% ../../nbs/experiments/83_ratios.ipynb #a4a8cb1d
-def _pairs(
-    data: ImageSet, # images
-    numbers: torch.Tensor, # (N,) those of a batch
-    recipe: SimCLRViews, # of the views
-    guide: Guide, # that sees the views
-    seen_as: Callable[[torch.Tensor], torch.Tensor], # guide rows to labels
-    draws: torch.Generator, # where views come from
-) -> pd.DataFrame:
-    "One row per pair of views of a batch."
-    images = data.batch(numbers)
-    N = len(numbers)
-    drawn = recipe.parameters(2 * N, *images.shape[-2:], draws)
-    rows = guide.encode(render_views(images, drawn, recipe.size))
-    graph = PairGraph.from_views(2 * N, guide=rows)
-    band = torch.ones(N)
-    for ratio in reversed(RATIOS): band[DropFalsePositive(ratio)(graph).kept[:N] == 0] = ratio
-    first, second = drawn.box.split(N)
-    label = data.labels[numbers]
-    seen = seen_as(rows).view(2, N)
-    smaller = torch.minimum(first[:, 2:].prod(1), second[:, 2:].prod(1))
-    return pd.DataFrame(dict(
-        band=band.double().round(decimals=2),
-        label=label,
-        similarity=graph.similarity.at(torch.arange(N), graph.positives[:N])[:, 0],
-        overlap=_overlap(first, second),
-        area=smaller / images[0, 0].numel(),
-        ink=torch.minimum(_ink(images, first), _ink(images, second)),
-        one_gray=drawn.gray[:N] != drawn.gray[N:],
-        alike=seen[0] == seen[1],
-        right=(seen == label).all(0)))
 
 # %% ../../nbs/experiments/83_ratios.ipynb #2d22d828
 def _of_guide(base: dict, seed: int, sizes: tuple[int, ...]) -> list[Trial]:
@@ -353,7 +224,7 @@ def _claims_of_drops(runs: pd.DataFrame) -> list[Claim]:
     for strategy in _PUBLISHED:
         text = f"{type(strategy).__name__} at its published setting beats SimCLR"
         claims.append(Claim(text, part, repr(strategy), plain))
-    for drop in _DROPS:
+    for drop in DROPS:
         claims.append(Claim(f"{drop.__name__} costs accuracy where it drops half", part, plain, repr(drop(0.5))))
     for strategy, guide in _AGAINST:
         text = f"{type(strategy).__name__}, where it drops half, beats dropping as many by {guide}"

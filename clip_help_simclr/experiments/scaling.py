@@ -86,7 +86,7 @@ def exponent(
 def crossing(
     loss: Curve, # seconds against views
     encoder: Curve, # the same
-    most: float = 2.0**50, # views, beyond which nobody looks
+    most: float = 2.0**50, # views, an upper end of the search
 ) -> float: # views; infinite where the loss stays cheaper
     "From how many views on a loss costs more than the encoder, for good."
     if loss(most) <= encoder(most): return math.inf
@@ -170,7 +170,7 @@ def measured(
     runs: pd.DataFrame, # the record
     kind: str, # name of a class of trials
     **where: Any, # settings
-) -> pd.DataFrame: # their rows; parts of a step or losses, where times are told by name, as columns
+) -> pd.DataFrame: # their rows; times that have names become columns
     "The trials of one kind."
     part = runs[runs.kind == kind]
     for name, value in where.items():

@@ -26,11 +26,10 @@ from ..augment import SimCLRViews
 from ..benchmarks.cache import bench_cache
 from ..benchmarks.losses import gemm_floor, race, reset_peak, resident_memory, tasks, tells_memory
 from ..core import generator
-from ..data import ImageSet, _decode, shapes
-from ..demo import make_guide
+from ..data import ImageSet, decode, shapes
 from .trials import Trial
-from ..guides import EmbeddingCache, Guide, _approximate
-from ..training import Clock, PretrainConfig, _epoch_batches, _one_step, _Run, build_model
+from ..guides import EmbeddingCache, Guide, approximate_neighbours, make_guide
+from ..training import Clock, PretrainConfig, Run, build_model
 
 # %% auto #0
 __all__ = ['LOSSES', 'Candidate', 'LossTrial', 'captioned_shapes', 'step_config', 'random_rows', 'StepTrial', 'CountTrial',
@@ -103,12 +102,12 @@ class StepTrial(Trial):
 
     def run(self):
         data = _kept_shapes(8192)
-        run = _Run(step_config(self.width, self.batch), data, random_rows(data), None, True, False)
+        run = Run(step_config(self.width, self.batch), data, random_rows(data))
         run.prepare()
-        everything = chain.from_iterable(_epoch_batches(run, epoch) for epoch in count(1))
+        everything = chain.from_iterable(run.batches(epoch) for epoch in count())
         for counted in (3, self.steps):
             run.clock = _CPUClock(run.device)
-            for batch in islice(run.clock.waiting(everything), counted): _one_step(run, batch)
+            for batch in islice(run.clock.waiting(everything), counted): run.train_step(batch)
         return dict(milliseconds=run.clock.table().milliseconds.to_dict())
 
 class _CPUClock(Clock):
@@ -232,7 +231,7 @@ class DecodeTrial(Trial):
     def run(self):
         file = _photograph()
         def decode_all():
-            for _ in range(self.files): _decode(BytesIO(file), self.size)
+            for _ in range(self.files): decode(BytesIO(file), self.size)
         _, seconds = _timed(decode_all)
         return dict(files_per_second=self.files / seconds, bytes=len(file))
 
@@ -268,7 +267,7 @@ class NeighboursTrial(Trial):
         except ModuleNotFoundError: return found
         faiss.omp_set_num_threads(1)
         for name, searched in (("lists", None), ("few lists", min(16, math.isqrt(self.images)))):
-            (numbers, _), found[name] = _timed(lambda: _approximate(rows, 1, searched))
+            (numbers, _), found[name] = _timed(lambda: approximate_neighbours(rows, 1, searched))
             found[f"recall, {name}"] = (numbers == exact).double().mean().item()
         return found
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from ..audit import _epochs, audit_strategies
+from ..audit import audit_strategies, random_batches
 from ..augment import SimCLRViews, render_views
 from ..core import generator
 from ..data import ImageSet
@@ -110,7 +110,7 @@ class ViewsTrial(Trial):
         keys = guide.embed(train, progress=False)
         def seen_as(rows): return knn_predict(keys, train.labels, rows, k=20)
         draws = generator(self.seed, "views")
-        batches = _epochs(len(test), self.batch_size, 4096 // self.batch_size, draws)
+        batches = random_batches(len(test), self.batch_size, 4096 // self.batch_size, draws)
         pairs = pd.concat([_pairs(test, numbers, recipe, guide, seen_as, draws) for numbers in batches])
         by_band = pairs.drop(columns="label").groupby("band")
         bands = by_band.mean().assign(pairs=by_band.size()).reset_index()

@@ -24,7 +24,7 @@ from torch import nn
 
 from .costs import captioned_shapes, random_rows, step_config
 from .trials import Trial
-from ..training import _epoch_batches, _one_step, _Run
+from ..training import Run
 
 # %% auto #0
 __all__ = ['ExchangeTrial', 'step_bytes', 'wire_bytes']
@@ -84,15 +84,15 @@ def _steps(trial: ExchangeTrial) -> dict[str, float]:
     data = captioned_shapes(trial.images * (trial.steps + 2))
     config = step_config(trial.width, trial.images)
     config.strategy = trial.strategy
-    run = _Run(config, data, random_rows(data, trial.d_g), None, False, False)
+    run = Run(config, data, random_rows(data, trial.d_g))
     run.prepare()
     given = _counted_exchanges(run.trained)
     rows = []
-    for batch in islice(_epoch_batches(run, 1), trial.steps + 2):
+    for batch in islice(run.batches(0), trial.steps + 2):
         for name in given: given[name] = 0
         began = time.perf_counter()
         worked = time.process_time()
-        _one_step(run, batch)
+        run.train_step(batch)
         step = 1e3 * (time.perf_counter() - began)
         rows.append(dict(given, step=step, work=1e3 * (time.process_time() - worked)))
     return pd.DataFrame(rows[2:]).median().to_dict()
@@ -113,10 +113,10 @@ def _counted_exchanges(model: nn.Module) -> dict[str, float]:
 def _counting(exchange: Callable, name: str, given: dict[str, float]) -> Callable:
     "An exchange that counts what it is given."
     def counted(*tensors, **options):
-        if options: return exchange(*tensors, **options)  # of gradients, which a hook counts
+        if options.get("async_op"): return exchange(*tensors, **options)  # of gradients, which a hook counts
         given[name] += tensors[-1].nbytes
         began = time.perf_counter()
-        done = exchange(*tensors)
+        done = exchange(*tensors, **options)
         given["exchanges"] += 1e3 * (time.perf_counter() - began)
         return done
     return counted

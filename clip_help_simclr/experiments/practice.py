@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
 
-from ..audit import _class_of_kinds, _epochs, _kinds, _levers, _nearest_kind
+from ..audit import classes_of_kinds, kind_centres, nearest_kind, pooled_bound, random_batches
 from ..core import Scale, generator, register
 from ..data import ShapesWorld
 from ..evaluation import Interval
@@ -48,7 +48,7 @@ class Observer(NamedTuple):
 
     def kind_of(self, views: Tensor) -> Tensor:
         "The kind that each view is nearest to."
-        return _nearest_kind(self.guide.encode(views), self.centres)
+        return nearest_kind(self.guide.encode(views), self.centres)
 
 @lru_cache(8)
 def _observer(data: str, world: str, train: int | None, steps: int) -> Observer:
@@ -57,8 +57,8 @@ def _observer(data: str, world: str, train: int | None, steps: int) -> Observer:
     guide, _ = trial_guide(data, told, train, "captions:1", 0, steps)
     images = trial_splits(data, world, train).train
     rows = guide.embed(images, progress=False)
-    centres = _kinds(rows, 64, 0)
-    classes, impurity = _class_of_kinds(_nearest_kind(rows, centres), images.labels, len(centres))[:2]
+    centres = kind_centres(rows, 64, 0)
+    classes, impurity = classes_of_kinds(nearest_kind(rows, centres), images.labels, len(centres))[:2]
     return Observer(guide, centres, classes, impurity)
 
 # %% ../../nbs/experiments/84_text_vs_augmentation_in_training.ipynb #0db9da43
@@ -78,7 +78,7 @@ def pair_tables(
     tables = torch.zeros(2, n_kinds * n_kinds, dtype=torch.float64)
     wrong = 0.0
     n_batches = max(2, 4096 // config.batch_size)
-    batches = _epochs(len(data), config.batch_size, n_batches, generator(trial.seed, "practice batches"))
+    batches = random_batches(len(data), config.batch_size, n_batches, generator(trial.seed, "practice batches"))
     for number, images in enumerate(batches):
         stream = generator(trial.seed, "practice views", number)
         views = config.augment(data.batch(images), stream, config.views)
@@ -115,7 +115,7 @@ class GraphTrial(Trial):
         trial = PretrainTrial(**shared)
         observer = _observer(self.data, json.dumps(self.world), self.train, self.observer_steps)
         tables, phi_labels = pair_tables(trial, observer.kind_of, len(observer.centres))
-        found = _levers(*tables, observer.classes, observer.impurity)
+        found = pooled_bound(*tables, observer.classes, observer.impurity)
         k = len(trial.splits().train.classes)
         return dict(phi=found["phi"], phi_labels=phi_labels, eigenvalue=found["plug_in"][k],
                     bound=found["bound"][k - 1], impurity=observer.impurity)

@@ -17,10 +17,11 @@ import torch
 from ..augment import SimCLRViews
 from ..core import generator, pick, pick_device, whole_number
 from ..data import ImageSet, ShapesWorld, Splits, captions_from_labels, digits, load_data, shapes
-from ..demo import make_guide, probe_features
+from ..demo import probe_features
 from ..evaluation import encode
 from .trials import Trial, guide_folder
-from ..guides import EmbeddingCache, Guide, LabelGuide, TextInducedGuide, _captioned, vocabulary
+from ..guides import (
+    EmbeddingCache, Guide, LabelGuide, TextInducedGuide, captioned_images, make_guide, vocabulary)
 from ..resampling import parse_strategy
 from ..training import PretrainConfig, build_model, pretrain
 
@@ -69,7 +70,7 @@ def _caption_guide(data: ImageSet, share: float, seed: int, steps: int) -> Guide
 
 def _induced_guide(data: ImageSet, share: float, seed: int, steps: int) -> Guide:
     guide = _caption_guide(data, share, seed, steps)
-    seen = [data.captions[i] for i in _captioned(data, share, seed).tolist()]
+    seen = [data.captions[i] for i in captioned_images(data, share, seed).tolist()]
     return TextInducedGuide.zero_shot(guide, data, vocabulary(seen), progress=False)
 
 def _counts_guide(data: ImageSet, value: float, seed: int, steps: int) -> Guide:

@@ -7,6 +7,7 @@ __all__ = ['bench_cache', 'bench_losses', 'float64_error', 'gemm_floor', 'peak_m
            'guided_steps', 'outside_encoder']
 
 # %% ../../nbs/benchmarks/90_benchmarks.ipynb #d8e5137b
+from ..core import show_parameters_in_help
 from .cache import bench_cache
 from .losses import bench_losses, float64_error, gemm_floor, peak_memory, published
 from .steps import bench_views, guided_steps, outside_encoder
@@ -15,3 +16,4 @@ from .steps import bench_views, guided_steps, outside_encoder
 _all_ = [
     bench_cache, bench_losses, float64_error, gemm_floor, peak_memory, published,
     bench_views, guided_steps, outside_encoder]
+show_parameters_in_help(__name__)

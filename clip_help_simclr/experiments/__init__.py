@@ -7,6 +7,7 @@ __all__ = ['Trial', 'Verdict', 'compare', 'markdown_table', 'run_trials', 'verdi
            'strategies', 'guide_quality', 'ratios', 'practice', 'multimodal', 'neighbours', 'scaling', 'prediction']
 
 # %% ../../nbs/experiments/80_experiments.ipynb #c3d95b68
+from ..core import show_parameters_in_help
 from .trials import Trial, Verdict, compare, markdown_table, run_trials, verdict_table
 from .pretraining import GuideTrial, PretrainTrial
 from . import (
@@ -16,3 +17,6 @@ from . import (
 _all_ = [
     Trial, Verdict, compare, markdown_table, run_trials, verdict_table, GuideTrial, PretrainTrial,
     strategies, guide_quality, ratios, practice, multimodal, neighbours, scaling, prediction]
+show_parameters_in_help(__name__)
+for _room in (strategies, guide_quality, ratios, practice, multimodal, neighbours, scaling, prediction):
+    show_parameters_in_help(_room.__name__)

@@ -13,7 +13,7 @@ from ..core import show_parameters_in_help
 from .config import PretrainConfig
 from .models import (
     SimCLRModel, build_model, build_optimizer, contrastive_gradients, pick_precision, warmup_cosine)
-from .checkpoints import (
+from .saving import (
     checkpoints, load_checkpoint, load_encoder, read_checkpoint, save_checkpoint)
 from .guidance import SelfGuide
 from .watching import Clock, measure, plot_curves

@@ -24,7 +24,7 @@ from ..guides import Guide
 from ..losses import GraphLoss, parse_loss
 from ..processes import largest, rank, synchronize_batch_norm, world_size
 from ..resampling import parse_strategy
-from .checkpoints import normalize_as, read_checkpoint, restore
+from .saving import normalize_as, read_checkpoint, restore
 from .config import PretrainConfig, weights_dtype
 from .failures import (
     check_arguments, check_batch_size, diverged, is_out_of_memory, out_of_memory)

@@ -15,7 +15,7 @@ from torch import nn
 
 from ..core import (
     digest, digest_tensors, part_folder, remove_leftovers, save_tensors, write_atomic)
-from .checkpoints import config_of, encoder_of, read_checkpoint
+from .saving import config_of, encoder_of, read_checkpoint
 from .config import PretrainConfig
 from .models import without_weights
 

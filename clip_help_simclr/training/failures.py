@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..data import ImageSet
 from ..guides import Guide
-from .checkpoints import checkpoints
+from .saving import checkpoints
 from .config import PretrainConfig
 
 # %% auto #0

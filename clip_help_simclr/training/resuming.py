@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ..core import remove_leftovers, save_record, sole_owner
-from .checkpoints import checkpoints, save_checkpoint, step_of
+from .saving import checkpoints, save_checkpoint, step_of
 from .config import PretrainConfig
 
 # %% auto #0

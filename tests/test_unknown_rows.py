@@ -111,7 +111,7 @@ def test_graphs_and_losses_equal_loops(strategy, views, cross, per_view, signed)
     gradient, = torch.autograd.grad(wanted, z)
     for tile in (None, 2, 5):
         loss = InfoNCE(0.2, strategy, tile) if cross else NTXent(0.2, strategy, views, tile)
-        value = loss(*z.chunk(2), guide) if cross else loss(z, guide)
+        value = loss(*z.chunk(2), guide=guide) if cross else loss(z, guide)
         found, = torch.autograd.grad(value, z)
         torch.testing.assert_close(value, wanted, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(found, gradient, rtol=1e-12, atol=1e-12)

@@ -18,7 +18,7 @@ __all__ = ['SpectralRows']
 @register("loss", "spectral")
 class SpectralRows(RowLoss):
     "Row losses -2 Σ_p w_ip z_i·z_p + the mean of (z_i·z_j)² over columns j of other images that count."
-    own_views = True
+    own_views = needs_out = True
 
     def rows(self, s, out, pull, positives, weights, kept):
         s.addcmul_(s, out, value=-1)

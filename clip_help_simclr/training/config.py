@@ -119,7 +119,7 @@ class PretrainConfig:
     weight_decay: float = 1e-4 # for matrices and filters; never for biases and norm parameters
     clip_norm: float | None = None # the largest norm of the whole batch's gradient; None: no limit
     warmup: float = 0.1 # share of the steps with a linearly growing learning rate; then cosine to 0
-    augment: SimCLRViews = field(default_factory=SimCLRViews) # how views are drawn; in Python also any function of an image
+    augment: SimCLRViews = field(default_factory=SimCLRViews) # how views are drawn; in Python also a function of an image
     seed: int = 0 # of weights, data order and views
     precision: str = "auto" # auto, float32, bf16, fp16, or float64 for checks
     compile: bool = False # compile the model: a minute or more at the start, faster steps on GPUs

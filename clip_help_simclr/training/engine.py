@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -33,7 +34,7 @@ from .guidance import guidance_of
 from .models import (
     SimCLRModel, build_model, build_optimizer, contrastive_gradients, pick_precision, warmup_cosine, without_weights)
 from .resuming import RunFolder, check_same_run, resumed_step
-from .views import OwnViews, draw_views, settings_of, with_own_views
+from .views import channels_of, draw_views, settings_of, with_own_views
 from .watching import Clock, Journal, OnlineKNN, labelled_sample, measure, pick_tracker
 
 # %% auto #0
@@ -87,7 +88,7 @@ class Run:
         self.knn = OnlineKNN(config, self.feed.data, sample, self.device)
         self.journal = Journal(self.folder.path, config.log_every, self.main)
         self.loss_fn = GraphLoss(parse_loss(config.loss, config.temperature), self.strategy, config.views)
-        self.channels = self._channels()
+        self.channels = channels_of(config, data)
         self.model = self._build_model()
         self.optimizer = build_optimizer(self.model, config.optimizer, config.lr, config.weight_decay)
         self.trained = self.model # `prepare` wraps it
@@ -98,15 +99,14 @@ class Run:
         self.moved = False # whether the checkpoint counted steps of another size
         self.seconds = 0.0 # of training, up to `saved`
         self.saved = time.perf_counter() # when the last checkpoint was written, or the run started
-        self.facts = dict( # what a checkpoint says of the run, beside its state
-            config=settings_of(config), data=data.fingerprint, data_name=data.name,
+        self.facts = self._facts()
+
+    def _facts(self) -> dict[str, Any]:
+        "What a checkpoint says of the run, beside its state."
+        return dict(
+            config=settings_of(self.config), data=self.data.fingerprint, data_name=self.data.name,
             guide=self.guide_name if self.strategy.needs_guide else None,
             channels=self.channels, per_epoch=self.per_epoch)
-
-    def _channels(self) -> int:
-        "Channels of the views."
-        augment = self.config.augment
-        return augment.channels if isinstance(augment, OwnViews) else getattr(self.data, "channels", 3)
 
     def _build_model(self) -> SimCLRModel:
         "A fresh model on the device. One that a checkpoint fills needs no weights to start from."
@@ -205,9 +205,10 @@ class Run:
         return views.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
 
     def _clip(self) -> Tensor | None:
-        "Shorten the gradient where it is too long; its norm before. Chunks and processes have added theirs by now."
+        """Shorten the gradient where it is too long, once chunks and processes have added theirs; fp16's scale is taken
+        off first. Its norm before."""
         if self.config.clip_norm is None: return None
-        return self.accelerator.clip_grad_norm_(self.trained.parameters(), self.config.clip_norm) # takes fp16's scale off
+        return self.accelerator.clip_grad_norm_(self.trained.parameters(), self.config.clip_norm)
 
     def _measure(self, z: Tensor, guide: Tensor | None, loss: Tensor, lr: float, norm: Tensor | None) -> None:
         "Measure the projections of a step, and hand the numbers to the tracker."
@@ -257,9 +258,14 @@ class Run:
             raise diverged(self.config, self.folder.path, self._where(), "weights are NaN or infinite")
         losses, scaler = self.journal.losses, self.accelerator.scaler
         facts = self.facts | dict(
-            step=self.step, history=self.journal.history, losses=torch.stack(losses).tolist() if losses else [],
-            measures=self.journal.measures, seconds=self.seconds, scaler=None if scaler is None else scaler.state_dict(),
-            skipped=self.skipped, unreadable=self.feed.met())
+            step=self.step,
+            history=self.journal.history,
+            losses=torch.stack(losses).tolist() if losses else [],
+            measures=self.journal.measures,
+            seconds=self.seconds,
+            scaler=None if scaler is None else scaler.state_dict(),
+            skipped=self.skipped,
+            unreadable=self.feed.met())
         self.folder.save(self.step, self.model, self.optimizer, facts)
 
     def _where(self) -> str: return f"step {self.step} of {self.steps}"
@@ -359,7 +365,7 @@ class Run:
         try: yield
         except (RuntimeError, ValueError, MemoryError) as e:
             text = str(e)
-            if text.startswith("z") and "NaN or infinit" in text:
+            if text.startswith("z") and "NaN or infinite" in text:
                 raise diverged(self.config, self.folder.path, self._where(), text) from e
             if is_out_of_memory(e): raise out_of_memory(self.config, self.step, self.share[1], e) from e
             if "DataLoader worker" not in text: raise

@@ -70,7 +70,8 @@ def out_of_memory(
     encoded = config.chunk or config.views * config.batch_size // processes
     return MemoryError(
         f"step {step}: out of memory with {config.views} views of {config.batch_size} images "
-        f"of {config.augment.size} pixels, in {processes} process(es), {config.chunk or 'all'} views encoded at a time. "
+        f"of {config.augment.size} pixels, in {processes} process(es), "
+        f"{config.chunk or 'all'} views encoded at a time. "
         f"Set chunk (e.g. {max(2, encoded // 4)}), which keeps the contrastive batch; or precision bf16, "
         f"a smaller batch_size, more processes ({said})")
 

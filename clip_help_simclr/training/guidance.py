@@ -40,7 +40,7 @@ class SelfGuide(Guide):
 @dataclass
 class Guidance:
     "What a strategy is told by its guide."
-    rows: Callable[[Tensor, Tensor], Tensor | None] # (image numbers, views) to embeddings, one per view or one per image
+    rows: Callable[[Tensor, Tensor], Tensor | None] # (image numbers, views) to embeddings, per view or per image
     usable: Int64[Tensor, "m"] # numbers of the images that have them
     neighbours: Int64[Tensor, "n"] | None = None # the nearest other image of each image in the whole data set
     own: bool = False # the projections themselves are the embeddings
@@ -55,7 +55,8 @@ def _check_guide(strategy: Resampler, guide: Guide | None) -> None:
                          "self change with every step. Use pool='batch', or another guide")
     if strategy.needs_per_view and not guide.per_view:
         raise ValueError(f"guide: {strategy!r} compares the views of an image with each other, so the guide must embed "
-                         f"each view; {guide.name} knows images by number only. Use an image guide (captions, openclip)")
+                         f"each view; {guide.name} knows images by number only. "
+                         "Use an image guide (captions, openclip)")
 
 def guidance_of(
     strategy: Resampler, # of the run

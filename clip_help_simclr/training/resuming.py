@@ -57,7 +57,7 @@ def check_same_run(
         raise ValueError(f"folder: {str(folder)!r} holds a run whose weights or optimizer state would not survive the "
                          f"change ({'; '.join(fixed)}). Use another folder, or the same values for these")
 
-# %% ../../nbs/training/53_resuming.ipynb #1f40d192
+# %% ../../nbs/training/53_resuming.ipynb #8315d06d
 def resumed_step(
     step: int, # of the checkpoint
     old_per_epoch: int, # steps per epoch there
@@ -71,7 +71,7 @@ def resumed_step(
     images = begun * old_batch_size
     return epochs * per_epoch + min(images // batch_size, per_epoch - 1)
 
-# %% ../../nbs/training/53_resuming.ipynb #a9c057a7
+# %% ../../nbs/training/53_resuming.ipynb #320fb6f0
 def remove_older(
     folder: Path, # of a run
     chosen: int | None, # checkpoints whose step is a multiple of this are kept; None: only the last two are

@@ -88,7 +88,8 @@ def read_checkpoint(
             tensors = {k: f.get_tensor(k) for k in f.keys()}
         if not isinstance(facts, dict): raise ValueError(f"facts are a {type(facts).__name__}")
     except (SafetensorError, KeyError, TypeError, ValueError) as e:
-        raise ValueError(f"checkpoint: {str(path)!r} is no checkpoint of this package, or damaged ({e}). {_MEND}") from None
+        raise ValueError(f"checkpoint: {str(path)!r} is no checkpoint of this package, or damaged ({e}). "
+                         f"{_MEND}") from None
     if digest_tensors(tensors) != expected:
         raise ValueError(f"checkpoint: {str(path)!r} is damaged (its tensors do not have the digest that its header "
                          f"names). {_MEND}")

@@ -25,8 +25,8 @@ from ..data import ImageSet
 from .config import PretrainConfig, weights_dtype
 
 # %% auto #0
-__all__ = ['lent_randomness', 'one_view', 'augmentation_name', 'OwnViews', 'LostViews', 'with_own_views', 'settings_of',
-           'part_of', 'draw_views']
+__all__ = ['lent_randomness', 'one_view', 'augmentation_name', 'OwnViews', 'LostViews', 'with_own_views', 'channels_of',
+           'settings_of', 'part_of', 'draw_views']
 
 # %% ../../nbs/training/51_views.ipynb #5d330011
 @contextmanager
@@ -151,6 +151,14 @@ def with_own_views(
         seed(0)
         channels, size = one_view(transform, image).shape[:2]
     return replace(config, augment=OwnViews(transform, augmentation_name(transform), size, channels))
+
+def channels_of(
+    config: PretrainConfig, # of `with_own_views`
+    data: ImageSet, # the images
+) -> int: # 1, 3 or 4
+    "Channels of the views."
+    if isinstance(config.augment, OwnViews): return config.augment.channels
+    return getattr(data, "channels", 3)
 
 def settings_of(
     config: PretrainConfig, # of a run

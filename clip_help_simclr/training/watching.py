@@ -75,7 +75,7 @@ def measure(
         negative=s[~same].mean().item() if m > 1 else 0.0,
         alignment=2 - 2 * positive,
         uniformity=uniformity(z),
-        effective_rank=effective_rank(z),
+        effective_rank=effective_rank(z) if z.any() else 1.0, # where all projections are zero
         dropped=dropped,
     )
 
@@ -232,7 +232,7 @@ def pick_tracker(
         raise ValueError(f"tracker: {package} is not installed. pip install {package}, or use tracker='none'")
     return tracker
 
-# %% ../../nbs/training/54_watching.ipynb #1629650b
+# %% ../../nbs/training/54_watching.ipynb #9068140e
 class Journal:
     "What a run says of itself: losses and measures of the epoch it is in, and one entry per epoch that is over."
     def __init__(

@@ -1,10 +1,12 @@
 """Bad values for every field of `PretrainConfig` and every argument of the public functions of core, encoders and training: an error that begins with the name, before anything is done."""
 import math
+import sys
 from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
 import torch
+from processes import completed
 
 from clip_help_simclr import core, encoders, training
 from clip_help_simclr.augment import SimCLRViews
@@ -51,6 +53,14 @@ def test_good_values():
     assert all(type(getattr(config, name)) in (int, float, type(None)) for name in WHOLE + REAL)
     assert config == replace(config, width=4, lr=0.5, seed=3) and asdict(config)["seed"] == 3
     assert PretrainConfig(encoder="resnet18.a1_in1k", pretrained="timm").encoder == "resnet18.a1_in1k"
+
+
+def test_the_flags_load_no_pandas():
+    "`chs pretrain --help` needs the fields of the configuration, and nothing of what a run needs."
+    code = ("import sys; from jsonargparse import ArgumentParser; from clip_help_simclr.training import PretrainConfig; parser = ArgumentParser(); "
+            "parser.add_class_arguments(PretrainConfig); parser.parse_args(['--lr', '0.1']); print({'pandas', 'accelerate', 'matplotlib'} & set(sys.modules))")
+    done = completed([sys.executable, "-c", code])
+    assert done.returncode == 0 and done.stdout == "set()\n", done.stderr
 
 
 @pytest.mark.parametrize("call, name", [

@@ -97,7 +97,7 @@ def test_unreadable_images(folder, capsys):
 
 
 def test_class_names_as_captions(folder, capsys, monkeypatch):
-    monkeypatch.setattr("clip_help_simclr.guides._STEPS", 20)  # of the caption guide
+    monkeypatch.setattr("clip_help_simclr.guides.captions._STEPS", 20)  # of the caption guide
     assert main(["audit", "--data", folder, "--guide", "captions", "--size", "32", "--captioned", "1", "--batch_size", "8"]) == 0
     assert "captions: made of class names, which leaks the labels" in capsys.readouterr().out.splitlines()
     assert json.loads(Path("chs-audit/audit.json").read_text())["data"]["caption_source"] == demo.LEAK

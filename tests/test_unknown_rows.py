@@ -199,10 +199,10 @@ def test_an_audit_names_images_that_the_guide_knows_nothing_about():
 def test_an_unknown_image_is_its_own_neighbour():
     "So that the last view of pool='dataset', which its SimCLR row keeps as a positive, shows the image itself."
     from clip_help_simclr.guides import EmbeddingCache
-    from clip_help_simclr.training import _nearest_images
+    from clip_help_simclr.training.guidance import nearest_images
     rows = torch.rand(12, 4, generator=generator(7, "neighbours"))
     rows[[2, 9]] = 0
-    found = _nearest_images(EmbeddingCache(rows, "some", ""), torch.device("cpu"), False)
+    found = nearest_images(EmbeddingCache(rows, "some", ""), torch.device("cpu"), False)
     assert found[[2, 9]].tolist() == [2, 9]
     known = [i for i in range(12) if i not in (2, 9)]
     assert all(found[i] != i and found[i] in known for i in known)

@@ -8,7 +8,7 @@ import torch
 from clip_help_simclr import demo
 from clip_help_simclr.cli import main
 from clip_help_simclr.data import load_data
-from clip_help_simclr.guides import LabelGuide
+from clip_help_simclr.guides import LabelGuide, OpenCLIPGuide
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ class Model(LabelGuide):
 
 @pytest.fixture
 def model(monkeypatch):
-    monkeypatch.setattr(demo.OpenCLIPGuide, "from_spec", lambda rest, device: Model())
+    monkeypatch.setattr(OpenCLIPGuide, "from_spec", lambda rest, device: Model())
 
 
 def test_sizes_of_embed(sizes, model, capsys):

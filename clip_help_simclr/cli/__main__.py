@@ -10,4 +10,4 @@ import sys
 
 from . import main
 
-if __name__ == "__main__": sys.exit(main())
+if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())  # a notebook has no file

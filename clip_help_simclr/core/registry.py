@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib
 import inspect
 import os
@@ -42,7 +43,7 @@ def register(
         chosen = thing.__name__ if name is None else name
         if not isinstance(chosen, str) or not re.fullmatch(r"[A-Za-z_][\w-]*", chosen):
             raise ValueError(f"name: expected a word of letters, digits, - and _, got {shown(chosen)}")
-        if chosen in table and _origin(table[chosen]) != _origin(thing):
+        if chosen in table and _origin(table[chosen]) != _origin(thing) and not _is_cell(thing, table[chosen]):
             raise ValueError(f"name: the {kind} {chosen!r} is defined in {_origin(table[chosen])[0]} already. "
                              "Choose another name")
         table[chosen] = thing
@@ -52,6 +53,11 @@ def register(
 def _origin(thing: Any) -> tuple[str, str]:
     "Module and name of a definition."
     return thing.__module__, thing.__qualname__
+
+def _is_cell(thing: Any, there: Any) -> bool:
+    "Whether a notebook's cell repeats a definition of a module, as the notebooks of this library do."
+    in_notebook = thing.__module__ == "__main__" and hasattr(builtins, "get_ipython")
+    return in_notebook and thing.__qualname__ == there.__qualname__
 
 # %% ../../nbs/core/02_registry.ipynb #c200000c
 _VARIABLE, _GROUP = "CHS_IMPORT", "clip_help_simclr.plugins"
@@ -116,7 +122,7 @@ def parse_entry(
     if not isinstance(text, str):
         raise TypeError(f"{kind}: expected text such as 'Name' or 'Name(setting=1)', got {type(text).__name__}")
     try: node = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError): node = None
+    except (SyntaxError, ValueError, MemoryError, RecursionError): node = None
     name = node.func if isinstance(node, ast.Call) else node
     if not isinstance(name, ast.Name): raise ValueError(_unreadable(kind, text))
     cls = entry(kind, name.id)

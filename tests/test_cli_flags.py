@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_help_simclr import bench, bench_cache, training, trials
+from clip_help_simclr import benchmarks, experiments, training
 from clip_help_simclr.cli import build_parser, main, running
 from clip_help_simclr.data import load_data
 
@@ -82,7 +82,7 @@ def no_work(tmp_path, monkeypatch):
     def loads(spec, **options): return accepted() if spec == "digits" else load_data(spec, **options)
     def reads(path): return ({"config": {"augment": {"size": 32}}}, {}) if path == "checkpoint" else read_checkpoint(path)
     monkeypatch.setattr("clip_help_simclr.data.load_data", loads)
-    monkeypatch.setattr("clip_help_simclr.demo.load_data", loads)
+    monkeypatch.setattr("clip_help_simclr.demo.runs.load_data", loads)
     monkeypatch.setattr(training, "read_checkpoint", reads)
     load_encoder, export_encoder = training.load_encoder, training.export_encoder
     monkeypatch.setattr(training, "load_encoder", lambda path: None if path == "checkpoint" else load_encoder(path))
@@ -91,7 +91,7 @@ def no_work(tmp_path, monkeypatch):
         if only[0] not in PARSERS: PARSERS[only[0]] = build_parser(only)
         return PARSERS[only[0]]
     monkeypatch.setattr(running, "build_parser", parser_of)
-    for module, name in ((bench, "bench_losses"), (bench_cache, "bench_cache"), (trials, "run_trials")): monkeypatch.setattr(module, name, accepted)
+    for module, name in ((benchmarks, "bench_losses"), (benchmarks, "bench_cache"), (experiments, "run_trials")): monkeypatch.setattr(module, name, accepted)
 
 
 def call(capsys, command, arguments):

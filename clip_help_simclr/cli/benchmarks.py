@@ -22,9 +22,9 @@ from ..training import PretrainConfig
 __all__ = ['report_losses', 'report_cache', 'report_steps']
 
 # %% ../../nbs/cli/75_benchmarks.ipynb #9e0c2006
-def _measurements(name: str) -> Any:
-    "A room of the benchmarks floor, by name, as that floor stands above this one."
-    return import_module(f"clip_help_simclr.benchmarks.{name}")
+def _measurements() -> Any:
+    "The benchmarks floor, by name, as it stands above this one."
+    return import_module("clip_help_simclr.benchmarks")
 
 def _record(out: str | None, command: str, config: dict[str, Any], results: Any, began: float) -> None:
     "Keep what was measured, where a folder for it was given."
@@ -50,15 +50,15 @@ def report_losses(
     out: str | None, # folder for a record
 ) -> None:
     "The losses beside their peers: one line per candidate, the peer to compare with first."
-    losses = _measurements("losses")
+    measured_by = _measurements()
     began = time.perf_counter()
     print(f"losses, d = {dimension}, d_g = {guide_dimension}, {device}, {torch.get_num_threads()} threads; "
           "forward and backward; ratio to the first of each group:")
     def report(row): print(_loss_line(row), flush=True)
-    found = losses.bench_losses(rows, dimension, guide_dimension, repeats, memory, device, report)
+    found = measured_by.bench_losses(rows, dimension, guide_dimension, repeats, memory, device, report)
     floors = {}
-    if device.type == "cpu": floors = {str(n): losses.gemm_floor(n, dimension, guide_dimension) for n in rows}
-    errors = losses.float64_error(min(4096, max(rows)), dimension)
+    if device.type == "cpu": floors = {str(n): measured_by.gemm_floor(n, dimension, guide_dimension) for n in rows}
+    errors = measured_by.float64_error(min(4096, max(rows)), dimension)
     config = dict(
         rows=rows, dimension=dimension, guide_dimension=guide_dimension, repeats=repeats, memory=memory,
         device=str(device), seed=0)
@@ -72,7 +72,7 @@ def report_cache(
     out: str | None, # folder for a record
 ) -> None:
     "Look-ups in caches: one line per size of the cache."
-    measured_by = _measurements("cache")
+    measured_by = _measurements()
     began = time.perf_counter()
     found = []
     for images in rows:
@@ -92,7 +92,7 @@ def report_steps(
     out: str | None, # folder for a record
 ) -> None:
     "Views and training steps: one line per library and per strategy."
-    measured_by = _measurements("steps")
+    measured_by = _measurements()
     began = time.perf_counter()
     train = load_data("digits").train
     views = measured_by.bench_views(32, 256, repeats)

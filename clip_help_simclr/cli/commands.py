@@ -13,14 +13,12 @@ import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import Any, Literal
 
 from .values import checked
 
 # %% auto #0
-__all__ = ['import_flag', 'command_line', 'demo', 'embed', 'audit', 'pretrain_command', 'export', 'probe', 'bench',
-           'load_experiments', 'experiment']
+__all__ = ['import_flag', 'command_line', 'demo', 'embed', 'audit', 'pretrain_command', 'export', 'probe', 'bench', 'experiment']
 
 # %% ../../nbs/cli/75_commands.ipynb #9e0c1007
 def import_flag() -> str:
@@ -50,7 +48,7 @@ def _no_self(guide: str, why: str) -> None:
 @checked
 def demo(
     data: str = "digits", # a labelled data set: {data}
-    guide: str = "captions", # a guide, but not self: {guide}
+    guide: str = "captions", # a guide (self is for training only): {guide}
     captioned: float = 0.2, # share of the training images whose captions the caption guide sees, in (0, 1]
     guide_epochs: int = 60, # passes of the caption guide over the captioned images
     seeds: int = 2, # runs of each strategy
@@ -92,7 +90,7 @@ def _name_unread(images: Any) -> None:
 @checked
 def embed(
     data: str, # a data set: {data}
-    guide: str, # a guide, but not self: {guide}
+    guide: str, # a guide (self is for training only): {guide}
     out: str, # folder of the cache; what is finished there is not made again, and rows of changed images only
     split: str = "train", # train or test
     size: int | None = None, # side of the images, in pixels; null: what the guide needs, else as the data set has them
@@ -134,7 +132,7 @@ def embed(
 @checked
 def audit(
     data: str, # a data set: {data}
-    guide: str, # a guide, but not self: {guide}
+    guide: str, # a guide (self is for training only): {guide}
     out: str = "chs-audit", # folder of results: audit.html, audit.json, figures
     split: str = "train", # train or test
     size: int | None = None, # side of the images, in pixels; null: what the guide needs, else as the data set has them
@@ -308,12 +306,6 @@ def bench(
     else: report_steps(repeats, out)
 
 # %% ../../nbs/cli/75_commands.ipynb #fb75204e
-def load_experiments() -> Any: # the floor
-    "Import the rooms of `nbs/experiments`, each of which registers its trials. By name, as that floor stands above this one."
-    floor = import_module("clip_help_simclr.experiments")
-    for room in iter_modules(floor.__path__): import_module(f"{floor.__name__}.{room.name}")
-    return floor
-
 @checked
 def experiment(
     name: str, # which one: {experiment}
@@ -322,11 +314,11 @@ def experiment(
 ) -> None:
     "Make an experiment's record, or what it lacks. CHS_SCALE (tiny, small, full; small if unset) says how large."
     from clip_help_simclr.core import about, entry, scale
-    run_trials = load_experiments().trials.run_trials
+    experiments = import_module("clip_help_simclr.experiments")  # by name, as that floor stands above this one
     with about("name"): trials_of = entry("experiment", name)
     size = scale(os.environ.get("CHS_SCALE") or "small")
     trials = trials_of(size)
     path = Path(out or f"results/{name}") / "results.json"
     command = f"CHS_SCALE={size.name} chs experiment {name}{import_flag()}"
-    run_trials(trials, path, command, processes or os.cpu_count() or 1)
+    experiments.run_trials(trials, path, command, processes or os.cpu_count() or 1)
     print(f"{len(trials)} trials are in {path.resolve()}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import __version__
 from .commands import (
-    audit, bench, demo, embed, experiment, export, load_experiments, pretrain_command, probe)
+    audit, bench, demo, embed, experiment, export, pretrain_command, probe)
 
 # %% auto #0
 __all__ = ['COMMANDS', 'build_parser', 'registered_names', 'explain_flags']
@@ -63,7 +63,8 @@ def _add_flags(command: Any, name: str, function: Callable[..., None]) -> None:
 
 # %% ../../nbs/cli/76_parser.ipynb #9e0c3007
 _REGISTERED_IN = dict( # the floor whose import registers the entries of a kind
-    strategy="resampling", loss="losses", encoder="encoders", optimizer="training", tracker="training")
+    strategy="resampling", loss="losses", encoder="encoders", optimizer="training", tracker="training",
+    experiment="experiments")
 
 def registered_names(
     kind: str, # of entry, as in `core.register`
@@ -73,8 +74,7 @@ def registered_names(
     if kind == "guide":
         import_module("clip_help_simclr.training")  # which adds `self`
         return import_module("clip_help_simclr.guides").guide_forms()
-    if kind == "experiment": load_experiments()
-    else: import_module(f"clip_help_simclr.{_REGISTERED_IN[kind]}")
+    import_module(f"clip_help_simclr.{_REGISTERED_IN[kind]}")
     return list(import_module("clip_help_simclr.core").entries(kind))
 
 def _with_names(comment: str) -> str:
@@ -82,7 +82,7 @@ def _with_names(comment: str) -> str:
     def names(found):
         listed = registered_names(found[1])
         return ("; " if any("," in name for name in listed) else ", ").join(listed)
-    kinds = "|".join(["data", "guide", "experiment", *_REGISTERED_IN])
+    kinds = "|".join(["data", "guide", *_REGISTERED_IN])
     return re.sub(rf"\{{({kinds})\}}", names, comment).replace("%", "%%")
 
 def explain_flags(

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .commands import import_flag
+from .values import import_flag
 from ..core import save_record
 from ..data import load_data
 from ..guides import CaptionGuide

@@ -5,9 +5,7 @@
 # %% ../../nbs/cli/75_commands.ipynb #9e0c1003
 from __future__ import annotations
 
-import inspect
 import os
-import shlex
 import sys
 import warnings
 from collections.abc import Callable
@@ -15,29 +13,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from .values import checked
+from .values import checked, command_line, import_flag
 
 # %% auto #0
-__all__ = ['import_flag', 'command_line', 'demo', 'embed', 'audit', 'pretrain_command', 'export', 'probe', 'bench', 'experiment']
-
-# %% ../../nbs/cli/75_commands.ipynb #9e0c1007
-def import_flag() -> str:
-    "The flag `--import` with the modules that are imported in this process and its children, after a space; or nothing."
-    modules = os.environ.get("CHS_IMPORT", "")
-    return f" --import {shlex.quote(modules)}" if modules else ""
-
-def command_line(
-    name: str, # of the command
-    command: Callable[..., None], # with its defaults
-    values: dict[str, Any], # that it was called with
-) -> str:
-    "What a user would type: the values that are not the defaults."
-    parameters = inspect.signature(command).parameters
-    words = ["chs", name]
-    for key, value in values.items():
-        if value == parameters[key].default: continue
-        words += [f"--{key}"] if value is True else [f"--{key}", shlex.quote(str(value))]
-    return " ".join(words) + import_flag()
+__all__ = ['demo', 'embed', 'audit', 'pretrain_command', 'export', 'probe', 'bench', 'experiment']
 
 # %% ../../nbs/cli/75_commands.ipynb #5c110008
 def _no_self(guide: str, why: str) -> None:
@@ -86,7 +65,7 @@ def _name_unread(images: Any) -> None:
     from clip_help_simclr.demo import unread
     print(end=unread(images))
 
-# %% ../../nbs/cli/75_commands.ipynb #9e0c1009
+# %% ../../nbs/cli/75_commands.ipynb #9e0c100d
 @checked
 def embed(
     data: str, # a data set: {data}

@@ -130,21 +130,22 @@ def drawing() -> str:
     "The house as SVG: one row per story, one box per floor, an arrow from a floor to those that it imports from."
     rooms = defaultdict(list)
     for module in modules():
-        if "." in module: rooms[floor(module)].append(module.partition(".")[2])
-    left, box, gap, height = 170, 178, 14, {}
+        room = module.partition(".")[2]
+        if room and not room.startswith("__"): rooms[floor(module)].append(room)
+    left, box, gap = 170, 178, 34
     place, y = {}, 20
     for story in reversed(STORIES):
-        tall = 40 + 15 * max(len(rooms[name]) for name in story)
-        for column, name in enumerate(story): place[name] = left + column * (box + gap), y, tall
-        y += tall + 46
-    width, total = left + 4 * (box + gap), y - 20
+        heights = [40 + 15 * len(rooms[name]) if rooms[name] else 32 for name in story]
+        for column, (name, tall) in enumerate(zip(story, heights)): place[name] = left + column * (box + gap), y, tall
+        y += max(heights) + 50
+    width, total = left + 4 * (box + gap) - gap + 20, y - 20
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {total}" font-family="sans-serif" font-size="12">',
            '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
            '<path d="M0,0 L8,4 L0,8 z" fill="#8a8f98"/></marker></defs>',
            f'<rect width="{width}" height="{total}" fill="white"/>']
     for name, target in _needed(floor_imports()):
         x1, y1, tall = place[name]
-        x2, y2, other = place[target]
+        x2, y2, _ = place[target]
         shift = 12 * (FLOORS.index(name) % 5 - 2)
         if y1 == y2:
             right = x2 < x1
@@ -155,12 +156,11 @@ def drawing() -> str:
         out.append(f'<path d="M{start[0]},{start[1]} C{start[0]},{start[1] + 30} {end[0]},{end[1] - 34} {end[0]},{end[1] - 1}" '
                    'stroke="#8a8f98" fill="none" marker-end="url(#tip)"/>')
     for story, title in zip(STORIES, TITLES):
-        _, y1, tall = place[story[0]]
+        _, y1, _ = place[story[0]]
         out.append(f'<text x="12" y="{y1 + 20}" fill="#555" font-style="italic">{escape(title)}</text>')
         for name in story:
-            x1, y1, _ = place[name]
-            own = 40 + 15 * len(rooms[name]) if rooms[name] else 32
-            out.append(f'<rect x="{x1}" y="{y1}" width="{box}" height="{own}" rx="4" fill="#eef3f9" stroke="#4f81bd"/>')
+            x1, y1, tall = place[name]
+            out.append(f'<rect x="{x1}" y="{y1}" width="{box}" height="{tall}" rx="4" fill="#eef3f9" stroke="#4f81bd"/>')
             out.append(f'<text x="{x1 + 10}" y="{y1 + 20}" font-weight="bold">{escape(name)}</text>')
             out += [f'<text x="{x1 + 18}" y="{y1 + 38 + 15 * i}" fill="#333">{escape(room)}</text>' for i, room in enumerate(rooms[name])]
     return "\n".join([*out, "</svg>"]) + "\n"

@@ -54,7 +54,7 @@ def test_one_room_talks_to_torch_distributed():
     code = [module for module in talks if any(
         line.lstrip().startswith(("import torch.distributed", "from torch.distributed", "from torch import distributed"))
         for line in house.modules()[module].read_text(encoding="utf-8").splitlines())]
-    assert set(code) <= {"processes", "experiments.processes"}, code
+    assert set(code) <= {"processes", "experiments.exchange"}, code
 
 
 def test_the_picture_is_fresh():

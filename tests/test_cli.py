@@ -9,16 +9,29 @@ def chs(*arguments, cwd):
     return processes.completed(processes.chs(*arguments), cwd=cwd)
 
 
+MINE = """
+from dataclasses import dataclass
+from clip_help_simclr.core import register
+from clip_help_simclr.resampling import DropEasyNegative
+
+@register("strategy")
+@dataclass(frozen=True)
+class Mine(DropEasyNegative): "A user's own strategy."
+"""
+DEMO = ["demo", "--import", "mine", "--limit", 512, "--epochs", 1, "--guide_epochs", 1, "--seeds", 2, "--width", 4, "--out", "out"]
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    return folder, chs("demo", "--limit", 512, "--epochs", 1, "--guide_epochs", 1, "--seeds", 2, "--width", 4, "--out", "out", cwd=folder)
+    (folder / "mine.py").write_text(MINE)
+    return folder, chs(*DEMO, cwd=folder)
 
 
 def test_demo_prints_its_table(demo):
     folder, done = demo
     assert done.returncode == 0, done.stderr
-    for row in ("the guide itself", "random encoder", "SimCLR", "AddNewPositive", "DropFalsePositive", "DropFalseNegative", "DropEasyNegative", "label guide"):
+    for row in ("the guide itself", "random encoder", "SimCLR", "AddNewPositive", "DropFalsePositive", "DropFalseNegative", "DropEasyNegative", "Mine", "label guide"):
         assert row in done.stdout
     assert str(folder / "out") in done.stdout.splitlines()[-1]
 
@@ -29,7 +42,7 @@ def test_demo_writes_results_and_figures(demo):
     runs = record["results"]["runs"]
     assert len([r for r in runs if r["row"] == "SimCLR"]) == 2
     assert all(0 <= r[k] <= 100 for r in runs for k in ("linear", "few_shot", "knn"))
-    assert record["command"].startswith("chs demo") and record["environment"]["torch"]
+    assert record["command"].startswith("chs demo") and record["command"].endswith("--import mine") and record["environment"]["torch"]
     assert {p.name for p in out.glob("*.png")} == {"accuracy.png", "loss.png", "map.png", "pairs.png"}
     assert all(p.stat().st_size > 5000 for p in out.glob("*.png"))
 
@@ -37,8 +50,8 @@ def test_demo_writes_results_and_figures(demo):
 def test_demo_goes_on_where_it_stopped(demo):
     folder, first = demo
     before = {p: p.stat().st_mtime_ns for p in (folder / "out" / "runs").rglob("checkpoint-*.safetensors")}
-    assert len(before) == 12  # six rows of two seeds
-    again = chs("demo", "--limit", 512, "--epochs", 1, "--guide_epochs", 1, "--seeds", 2, "--width", 4, "--out", "out", cwd=folder)
+    assert len(before) == 14  # seven rows of two seeds
+    again = chs(*DEMO, cwd=folder)
     assert again.returncode == 0, again.stderr
     assert before == {p: p.stat().st_mtime_ns for p in before}
     table = lambda text: [line.split("  ")[0:2] for line in text.splitlines() if " ± " in line]

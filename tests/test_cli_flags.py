@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clip_help_simclr import bench, bench_cache, cli, training, trials
-from clip_help_simclr.cli import build_parser, main
+from clip_help_simclr import benchmarks, experiments, training
+from clip_help_simclr.cli import build_parser, main, running
 from clip_help_simclr.data import load_data
 
 COMMANDS = build_parser()._subcommands_action._name_parser_map
@@ -26,8 +26,9 @@ NO_ROWS = ["", "3", "abc", "[]", "[a]", "[-1]", "[0]", "[1.5]", "[.nan]", f"[{HU
 NO_PAIR = ["", "3", "abc", "[]", "[1]", "[0.1,0.2,0.3]", "[a,b]", "[.nan,1]", "[-1,1]", "[1,0.5]", "[0.5,2]", "null"]
 NO_NAMES = dict(  # texts that are no name of anything
     data=["nonsense", "folder", "folder:nowhere", "digits:x", "webdataset:nowhere.tar", "cifar10:nowhere"], guide=["nonsense", "labels:abc", "labels:2", "labels:nan", "cache", "cache:nowhere", "openclip", "captions:nowhere"],
-    device=["nonsense", "cuda:99"], encoder=["nonsense"], strategy=["nonsense", "AddNewPositive(weight='a')", "AddNewPositive(", "SimCLR("], loss=["nonsense"], optimizer=["nonsense"],
+    device=["nonsense", "cuda:99"], name=["nonsense", "Strategies", "0"], encoder=["nonsense"], strategy=["nonsense", "AddNewPositive(weight='a')", "AddNewPositive(", "SimCLR("], loss=["nonsense"], optimizer=["nonsense"],
     precision=["nonsense"], tracker=["nonsense"], split=["nonsense"], checkpoint=["nonsense"], out=["file", "file/below", "a" * 300])
+NO_NAMES["import"] = ["nonsense", "nonsense.module", "json,", ",", "json,nonsense", "1", "file"]
 RIGHT = dict(  # what some flags take, though others of their type don't
     workers=["0"], neighbours=["0"], seed=["0", "-1"], weight_decay=["0"], warmup=["0"], labelled=["0"], checkpoint_minutes=["0"],
     **{f"augment.{name}": ["0"] for name in ("flip", "jitter", "gray", "blur", "strength")})
@@ -81,7 +82,7 @@ def no_work(tmp_path, monkeypatch):
     def loads(spec, **options): return accepted() if spec == "digits" else load_data(spec, **options)
     def reads(path): return ({"config": {"augment": {"size": 32}}}, {}) if path == "checkpoint" else read_checkpoint(path)
     monkeypatch.setattr("clip_help_simclr.data.load_data", loads)
-    monkeypatch.setattr("clip_help_simclr.demo.load_data", loads)
+    monkeypatch.setattr("clip_help_simclr.demo.runs.load_data", loads)
     monkeypatch.setattr(training, "read_checkpoint", reads)
     load_encoder, export_encoder = training.load_encoder, training.export_encoder
     monkeypatch.setattr(training, "load_encoder", lambda path: None if path == "checkpoint" else load_encoder(path))
@@ -89,8 +90,8 @@ def no_work(tmp_path, monkeypatch):
     def parser_of(only):
         if only[0] not in PARSERS: PARSERS[only[0]] = build_parser(only)
         return PARSERS[only[0]]
-    monkeypatch.setattr(cli, "build_parser", parser_of)
-    for module, name in ((bench, "bench_losses"), (bench_cache, "bench_cache"), (trials, "run_trials")): monkeypatch.setattr(module, name, accepted)
+    monkeypatch.setattr(running, "build_parser", parser_of)
+    for module, name in ((benchmarks, "bench_losses"), (benchmarks, "bench_cache"), (experiments, "run_trials")): monkeypatch.setattr(module, name, accepted)
 
 
 def call(capsys, command, arguments):

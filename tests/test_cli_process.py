@@ -23,16 +23,18 @@ def chs(*arguments, cwd, **env):
     return subprocess.run([*CLI, *map(str, arguments)], cwd=cwd, env={**os.environ, **env}, capture_output=True, timeout=300)
 
 
-@pytest.mark.parametrize("arguments, code", [(["--version"], 0), (["--help"], 0), (["embed", "--help"], 0), (["demo", "--sizes"], 2), (["dem"], 2)], ids=str)
+@pytest.mark.parametrize("arguments, code", [(["--version"], 0), (["--help"], 0), (["embed", "--size", "x"], 2), (["demo", "--sizes"], 2), (["dem"], 2)], ids=str)
 def test_nothing_heavy_is_loaded(arguments, code, tmp_path):
     done = subprocess.run([sys.executable, "-c", LOADED, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == code, done.stderr
     assert done.stdout.splitlines()[-1] == "LOADED"
 
 
-def test_flags_of_pretrain_load_little(tmp_path):
-    "They are fields of a class that needs torch; jsonargparse reads its module's imports for types, pandas among them."
-    done = subprocess.run([sys.executable, "-c", LOADED, "pretrain", "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+@pytest.mark.parametrize("command", ["pretrain", "embed"])
+def test_help_loads_little(command, tmp_path):
+    """The flags of `pretrain` are fields of a class that needs torch; jsonargparse reads its module's imports for types, pandas among them.
+    Help texts list registered names, and what registers them needs torch, too."""
+    done = subprocess.run([sys.executable, "-c", LOADED, command, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     loaded = done.stdout.splitlines()[-1].split()[1:]
     assert "torch" in loaded and not {"scipy", "torchvision", "timm", "open_clip", "accelerate", "seaborn", "matplotlib", "sklearn"} & set(loaded)
 

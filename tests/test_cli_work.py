@@ -8,7 +8,7 @@ import torch
 from clip_help_simclr import demo
 from clip_help_simclr.cli import main
 from clip_help_simclr.data import load_data
-from clip_help_simclr.guides import LabelGuide
+from clip_help_simclr.guides import LabelGuide, OpenCLIPGuide
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ class Model(LabelGuide):
 
 @pytest.fixture
 def model(monkeypatch):
-    monkeypatch.setattr(demo.OpenCLIPGuide, "from_spec", lambda rest, device: Model())
+    monkeypatch.setattr(OpenCLIPGuide, "from_spec", lambda rest, device: Model())
 
 
 def test_sizes_of_embed(sizes, model, capsys):
@@ -97,7 +97,7 @@ def test_unreadable_images(folder, capsys):
 
 
 def test_class_names_as_captions(folder, capsys, monkeypatch):
-    monkeypatch.setattr("clip_help_simclr.guides._STEPS", 20)  # of the caption guide
+    monkeypatch.setattr("clip_help_simclr.guides.captions._STEPS", 20)  # of the caption guide
     assert main(["audit", "--data", folder, "--guide", "captions", "--size", "32", "--captioned", "1", "--batch_size", "8"]) == 0
     assert "captions: made of class names, which leaks the labels" in capsys.readouterr().out.splitlines()
     assert json.loads(Path("chs-audit/audit.json").read_text())["data"]["caption_source"] == demo.LEAK
@@ -116,7 +116,7 @@ def test_finished_demo_keeps_its_probes(folder, capsys, monkeypatch):
     assert record["results"]["guide"]["captions"] == demo.LEAK
     assert any("0.png" in name for name in record["results"]["unreadable"])
     def never(*args, **kwargs): raise AssertionError("probed again")
-    monkeypatch.setattr(demo, "probe_features", never)
+    for room in ("runs", "probes"): monkeypatch.setattr(f"clip_help_simclr.demo.{room}.probe_features", never)
     assert main(command) == 0
     again = capsys.readouterr().out
     table = lambda text: [line for line in text.splitlines() if "  " in line and line.split("  ")[0] in ("SimCLR", "AddNewPositive", "random encoder", "the guide itself")]

@@ -98,8 +98,9 @@ def check_strategy(
 
 def _check_silent(strategy: Resampler, graph: PairGraph, name: str) -> None:
     "Image 1 has no embedding: its rows must stay as they are."
-    known = (torch.arange(len(graph.similarity.embedding)) % _IMAGES != 1).to(graph.similarity.embedding.dtype)
-    similarity = replace(graph.similarity, embedding=graph.similarity.embedding * known[:, None])
+    embedding = graph.guide.embedding
+    known = torch.arange(len(embedding)) % _IMAGES != 1
+    similarity = replace(graph.guide, embedding=embedding * known[:, None])
     silent = replace(graph, similarity=similarity)
     rows = silent.unknown
     before, after = silent.dense(), _edited(strategy, silent, name).dense()
@@ -117,7 +118,7 @@ def _check_loss_of(strategy: Resampler, graph: PairGraph, found: PairGraph, name
     [right] = torch.autograd.grad(expected, z)
     for tile in (None, 1, 5):
         loss = GraphLoss(SoftmaxRows(0.2), strategy, graph.views, tile)
-        value = loss(z, guide=graph.similarity.embedding)
+        value = loss(z, guide=graph.guide.embedding)
         [gradient] = torch.autograd.grad(value, z)
         assert torch.allclose(value, expected, rtol=1e-9, atol=1e-11), f"{name}, tile {tile}: NT-Xent is {value:.6f}, its definition {expected:.6f}"
         assert torch.allclose(gradient, right, rtol=1e-8, atol=1e-10), f"{name}, tile {tile}: the gradient is not that of the definition"

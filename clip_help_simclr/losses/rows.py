@@ -79,7 +79,7 @@ def row_blocks(
     products = x.new_empty(height, c)
     memory = out = outside = None
     if graph.banded:
-        guide = graph.similarity
+        guide = graph.guide
         memory = guide.embedding.new_empty(2, height, c if guide.per_view else graph.images)
     for group in graph.groups(height):
         if graph.banded: outside = graph.outside(group[0], memory)
@@ -93,7 +93,7 @@ def row_blocks(
             else: fill_own(s, block.start, block.columns.start, period, loss.hole)
             value, G, scale = loss.rows(s, out, pull, positives, weights, kept)
             total += value
-            if gx is None: continue
+            if gx is None or gy is None: continue
             gx[block.rows].addcmul_(G @ yb, scale)
             gy[block.columns].addmm_(G.T, xb * scale)
     return total
@@ -114,7 +114,7 @@ def edges(
         yp = y.index_select(0, p)
         s = torch.linalg.vecdot(x, yp)
         total += w @ (s if power == 1 else s.square())
-        if gx is None: continue
+        if gx is None or gy is None: continue
         slope = (w if power == 1 else 2 * w * s)[:, None]
         gx.addcmul_(yp, slope)
         gy.index_add_(0, p, torch.mul(x, slope, out=yp))

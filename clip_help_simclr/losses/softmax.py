@@ -57,7 +57,7 @@ def _square_tiles(
         if t < keep: kept.append(E)
     total = dx.log() @ kept_x
     if not one: total = total + dy.log() @ kept_y
-    if gx is None: return total
+    if gx is None or gy is None: return total
     a = kept_x / dx
     b = a if one else kept_y / dy
     for t, (I, J) in enumerate(parts):

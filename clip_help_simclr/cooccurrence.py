@@ -5,7 +5,9 @@
 # %% ../nbs/10_cooccurrence.ipynb #5d64027d
 from __future__ import annotations
 
+import math
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,45 +17,81 @@ from numpy.typing import ArrayLike
 from scipy.sparse.linalg import eigsh, svds
 from torch import Tensor
 
-from .core import generator
+from .core import generator, real_number, whole_number
 
 # %% auto #0
-__all__ = ['Matrix', 'Cooccurrence', 'PairDistribution', 'block_world']
+__all__ = ['Matrix', 'as_float64', 'inverse_sqrt', 'class_labels', 'Cooccurrence', 'row_weights', 'PairDistribution',
+           'block_world']
 
 # %% ../nbs/10_cooccurrence.ipynb #51a4d1cb
 Matrix = Tensor | sp.csr_array
 
-def _float64(
-    argument: str, # the name to use in an error
-    value, # anything that is an array of numbers
-) -> Tensor:
-    "`value` as a float64 tensor on the CPU. Gradients flow through a tensor."
-    try: return (value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, dtype=np.float64, order="C"))).to("cpu", torch.float64)
-    except (TypeError, ValueError) as e: raise ValueError(f"{argument}: expected a rectangular array of numbers; {e}") from None
+def _as_array(argument: str, value: Any) -> np.ndarray:
+    "`value` as a numpy array of whatever type."
+    try: return np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        came, reason = type(value).__name__, str(error).splitlines()[0][:120]
+        raise ValueError(f"{argument}: came a {came}; expected a rectangular array ({reason})") from None
+
+def as_float64(
+    argument: str, # name of the argument, for the message
+    value: ArrayLike, # dense tensor, array or nested list of real numbers
+) -> Float64[Tensor, "..."]: # on the CPU, of the same shape; gradients flow through a tensor
+    "Real numbers as a float64 tensor. Raises `ValueError` for anything else: text, None, complex, sparse."
+    if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_complex():
+        return value.to("cpu", torch.float64)
+    array = _as_array(argument, value)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{argument}: came a {type(value).__name__} with entries of type {array.dtype}; "
+                         "expected a dense, rectangular array of real numbers")
+    return torch.from_numpy(np.array(array, dtype=np.float64, order="C"))
 
 # %% ../nbs/10_cooccurrence.ipynb #1e80cca0
+def _as_csr(argument: str, value: sp.sparray | sp.spmatrix) -> sp.csr_array:
+    "A sparse array as float64 rows."
+    if value.dtype.kind not in "biuf":
+        raise ValueError(f"{argument}: came a {type(value).__name__} of {value.dtype}; expected real numbers")
+    M = sp.csr_array(value, dtype=np.float64)
+    if not M.has_canonical_format:  # entries that repeat add up
+        M = M.copy()
+        M.sum_duplicates()
+    return M
+
 def _nonnegative(
-    argument: str, # the name to use in an error
-    value, # counts or probabilities
+    argument: str, # name of the argument, for the message
+    value: ArrayLike | sp.sparray, # counts or probabilities
     dimensions: int = 2, # of the array
 ) -> Matrix: # CSR if `value` was sparse
     "`value` as a float64 array, checked: finite, nonnegative, somewhere positive."
-    M = sp.csr_array(value, dtype=np.float64) if sp.issparse(value) else _float64(argument, value).detach()
-    if M.ndim != dimensions: raise ValueError(f"{argument}: came with shape {tuple(M.shape)}; expected {dimensions} dimension(s)")
-    entries = torch.as_tensor(M.data) if sp.issparse(M) else M
-    if not entries.isfinite().all(): raise ValueError(f"{argument}: {int((~entries.isfinite()).sum())} entries are NaN or infinite; expected finite counts or probabilities")
-    if (entries < 0).any(): raise ValueError(f"{argument}: {int((entries < 0).sum())} entries are negative, the least {entries.min():.3g}; expected counts or probabilities. Clip rounding errors at 0")
-    if not 0 < entries.sum() < torch.inf: raise ValueError(f"{argument}: the entries sum to {entries.sum():g}; expected a positive, finite total")
+    sparse = sp.issparse(value) and dimensions == 2
+    M = _as_csr(argument, value) if sparse else as_float64(argument, value).detach()
+    if M.ndim != dimensions:
+        raise ValueError(f"{argument}: came with shape {tuple(M.shape)}; expected {dimensions} dimension(s)")
+    entries = torch.as_tensor(M.data) if sparse else M
+    if not entries.isfinite().all():
+        wrong = int((~entries.isfinite()).sum())
+        raise ValueError(f"{argument}: {wrong} entries are NaN or infinite; "
+                         "expected finite counts or probabilities")
+    if (entries < 0).any():
+        wrong = int((entries < 0).sum())
+        raise ValueError(f"{argument}: {wrong} entries are negative, the least {entries.min():.3g}; "
+                         "expected counts or probabilities. Clip rounding errors at 0")
+    if not 0 < entries.sum() < torch.inf:
+        raise ValueError(f"{argument}: the entries sum to {entries.sum():g}, shape {tuple(M.shape)}; "
+                         "expected a positive, finite total")
     return M
 
-def _distribution(argument: str, value, dimensions: int = 2) -> Matrix:
+def _distribution(argument: str, value: ArrayLike | sp.sparray, dimensions: int = 2) -> Matrix:
     "`value` as probabilities that sum to 1."
     M = _nonnegative(argument, value, dimensions)
     return M / float(M.sum())
 
 # %% ../nbs/10_cooccurrence.ipynb #834c6dc5
-def _inverse_sqrt(mass: Float64[Tensor, "n"]) -> Float64[Tensor, "n"]:
-    "mass^(-1/2), and 0 where there is no mass."
+def inverse_sqrt(
+    mass: Float64[Tensor, "n"], # nonnegative, not all 0
+) -> Float64[Tensor, "n"]:
+    "m^(-1/2) of each mass m, and 0 where there is none. Raises `ValueError` for what is negative or not finite."
+    mass = _nonnegative("mass", mass, dimensions=1)
     return torch.where(mass > 0, mass, torch.inf).rsqrt()
 
 def _scaled(M: Matrix, rows: Float64[Tensor, "r"], columns: Float64[Tensor, "c"]) -> Matrix:
@@ -64,10 +102,12 @@ def _scaled(M: Matrix, rows: Float64[Tensor, "r"], columns: Float64[Tensor, "c"]
 # %% ../nbs/10_cooccurrence.ipynb #ede2e087
 _DENSE_ENTRIES = 2**20
 
-def _rank(k, limit: int) -> int:
-    "`k`, if it is a whole number from 1 to `limit`."
-    if not isinstance(k, (int, np.integer)) or not 1 <= k <= limit: raise ValueError(f"k: came {k!r}; expected a whole number from 1 to {limit} for a matrix of this size")
-    return int(k)
+def _is_large(M: Matrix, k: int) -> bool:
+    "Is M sparse, and too large to be made dense for k singular vectors? (All of them fill as much memory.)"
+    return sp.issparse(M) and math.prod(M.shape) > _DENSE_ENTRIES and k < min(M.shape)
+
+def _dense(M: Matrix) -> Tensor:
+    return M if isinstance(M, Tensor) else torch.from_numpy(M.toarray())
 
 def _start(n: int) -> np.ndarray:
     "Where Lanczos iterations on n dimensions begin."
@@ -76,26 +116,42 @@ def _start(n: int) -> np.ndarray:
 # %% ../nbs/10_cooccurrence.ipynb #104996d4
 def _leading_svd(M: Matrix, k: int) -> tuple[Tensor, Tensor, Tensor]:
     "The k leading singular triples (U, σ, V) of M, σ falling."
-    if sp.issparse(M) and np.prod(M.shape) > _DENSE_ENTRIES:
-        U, s, Vt = svds(M, _rank(k, min(M.shape) - 1), v0=_start(min(M.shape)))
-        return torch.from_numpy(U.copy()).flip(1), torch.from_numpy(s.copy()).flip(0), torch.from_numpy(Vt.copy()).flip(0).T
-    U, s, Vt = torch.linalg.svd(M if isinstance(M, Tensor) else torch.from_numpy(M.toarray()), full_matrices=False)
-    return U[:, :_rank(k, len(s))], s[:k], Vt[:k].T
+    k = whole_number("k", k, 1, min(M.shape))
+    if _is_large(M, k):
+        U, s, Vt = svds(M, k, v0=_start(min(M.shape)))
+        U, s, Vt = (torch.from_numpy(found.copy()) for found in (U, s, Vt))
+        return U.flip(1), s.flip(0), Vt.flip(0).T
+    U, s, Vt = torch.linalg.svd(_dense(M), full_matrices=False)
+    return U[:, :k], s[:k], Vt[:k].T
 
 def _leading_eigh(M: Matrix, k: int) -> tuple[Tensor, Tensor]:
     "The k largest eigenvalues of the symmetric M, falling, and their eigenvectors."
-    if sp.issparse(M) and np.prod(M.shape) > _DENSE_ENTRIES:
-        values, vectors = eigsh(M, _rank(k, M.shape[0] - 1), which="LA", v0=_start(M.shape[0]))
+    k = whole_number("k", k, 1, M.shape[0])
+    if _is_large(M, k):
+        values, vectors = eigsh(M, k, which="LA", v0=_start(M.shape[0]))
         return torch.from_numpy(values.copy()).flip(0), torch.from_numpy(vectors.copy()).flip(1)
-    values, vectors = torch.linalg.eigh(M if isinstance(M, Tensor) else torch.from_numpy(M.toarray()))
-    return values.flip(0)[:_rank(k, len(values))], vectors.flip(1)[:, :k]
+    values, vectors = torch.linalg.eigh(_dense(M))
+    return values.flip(0)[:k], vectors.flip(1)[:, :k]
 
 # %% ../nbs/10_cooccurrence.ipynb #4ac214ac
-def _labels(argument: str, y, n: int) -> np.ndarray:
-    "`y` as an array of n labels, of any type that can be compared."
-    y = np.asarray(y.cpu() if isinstance(y, Tensor) else y)
-    if y.shape != (n,): raise ValueError(f"{argument}: came with shape {y.shape}; expected one label each, shape ({n},)")
-    return y
+def class_labels(
+    argument: str, # name of the argument, for the message
+    y: ArrayLike, # (n,) one class per row: all numbers, or all text
+    n: int, # how many rows there are
+) -> np.ndarray: # (n,) of numbers or text
+    "Labels as an array. Raises `ValueError` for another length, NaN, None, or numbers mixed with text."
+    labels = _as_array(argument, y)
+    if labels.shape != (whole_number("n", n),):
+        raise ValueError(f"{argument}: came with shape {labels.shape}; expected one label each, shape ({n},)")
+    if labels.dtype.kind in "biuf":
+        wrong = int((labels != labels).sum())
+        if wrong: raise ValueError(f"{argument}: {wrong} labels are NaN; expected a class each")
+        return labels
+    elements = y if isinstance(y, (list, tuple)) else labels.tolist()
+    if not all(isinstance(label, str) for label in elements):
+        raise ValueError(f"{argument}: came labels of type {labels.dtype}; "
+                         "expected numbers or text, all of one kind")
+    return labels.astype(str)
 
 # %% ../nbs/10_cooccurrence.ipynb #553460ce
 def _disagreement(P: Matrix, y_rows: np.ndarray, y_columns: np.ndarray) -> float:
@@ -104,44 +160,62 @@ def _disagreement(P: Matrix, y_rows: np.ndarray, y_columns: np.ndarray) -> float
     return float(P.data[y_rows[P.row] != y_columns[P.col]].sum())
 
 # %% ../nbs/10_cooccurrence.ipynb #e60242c7
-def _ids(argument: str, ids, n: int | None) -> tuple[np.ndarray, int]:
-    "`ids` as an array of whole numbers in 0..n-1, and n (one more than the largest id if `n` is None)."
-    ids = np.asarray(ids.cpu() if isinstance(ids, Tensor) else ids)
-    if ids.ndim != 1 or ids.size == 0 or ids.dtype.kind not in "iu": raise ValueError(f"{argument}: came with shape {ids.shape} and type {ids.dtype}; expected a list of whole numbers, at least one. np.unique(names, return_inverse=True) numbers names")
-    n = int(ids.max()) + 1 if n is None else n
-    if ids.min() < 0 or ids.max() >= n: raise ValueError(f"{argument}: ids run from {ids.min()} to {ids.max()}; expected 0 to {n - 1}")
-    return ids, n
+_MOST_IDS = 10**9
 
-def _count_pairs(image_ids, text_ids, n_images: int | None, n_texts: int | None) -> np.ndarray | sp.csr_array:
-    "How often each (image, text) occurs, (n_images, n_texts)."
-    (images, n_images), (texts, n_texts) = _ids("image_ids", image_ids, n_images), _ids("text_ids", text_ids, n_texts)
-    if len(images) != len(texts): raise ValueError(f"text_ids: {len(texts)} ids came for {len(images)} image_ids; expected one text a pair")
-    counts = sp.csr_array(sp.coo_array((np.ones(len(images)), (images, texts)), shape=(n_images, n_texts)))
+def _ids(argument: str, ids: ArrayLike, size: str, n: int | None) -> tuple[np.ndarray, int]:
+    "`ids` as whole numbers in 0..n-1, and n: what came as `size`, or one more than the largest id."
+    ids = _as_array(argument, ids)
+    if ids.ndim != 1 or ids.size == 0 or ids.dtype.kind not in "iu":
+        raise ValueError(f"{argument}: came with shape {ids.shape} and type {ids.dtype}; "
+                         "expected a list of whole numbers, at least one. "
+                         "np.unique(names, return_inverse=True) numbers names")
+    low, high = int(ids.min()), int(ids.max())
+    n = min(max(high, 0) + 1, _MOST_IDS) if n is None else whole_number(size, n, 1, _MOST_IDS)
+    if low < 0 or high >= n: raise ValueError(f"{argument}: ids run from {low} to {high}; expected 0 to {n - 1}")
+    return ids.astype(np.int64), n
+
+def _count_pairs(
+    image_ids: ArrayLike, text_ids: ArrayLike, n_images: int | None, n_texts: int | None
+) -> np.ndarray | sp.csr_array: # (n_images, n_texts)
+    "How often each pair (image, text) occurs."
+    images, n_images = _ids("image_ids", image_ids, "n_images", n_images)
+    texts, n_texts = _ids("text_ids", text_ids, "n_texts", n_texts)
+    if len(images) != len(texts):
+        raise ValueError(f"text_ids: {len(texts)} ids came for {len(images)} image_ids; "
+                         "expected one text per pair")
+    once_each = sp.coo_array((np.ones(len(images)), (images, texts)), shape=(n_images, n_texts))
+    counts = sp.csr_array(once_each)
     return counts.toarray() if n_images * n_texts <= _DENSE_ENTRIES else counts
 
 # %% ../nbs/10_cooccurrence.ipynb #da0b04ac
 class Cooccurrence:
     """Joint distribution P_M of images (rows) and texts (columns).
 
-    `P` (N_V, N_L) float64, sums to 1: a dense tensor, or CSR if it came sparse. `image_marginal` (N_V,), `text_marginal` (N_L,): float64 tensors. What never occurs is allowed;
-    its row or column of `normalized()` is zero. Raises `ValueError` for negative, NaN, all-zero or not two-dimensional input. Source: Zhang et al., arXiv 2306.04272.
+    `P` (N_V, N_L) float64, sums to 1: a dense tensor, or CSR if it came sparse.
+    `image_marginal` (N_V,), `text_marginal` (N_L,): float64 tensors.
+    What never occurs is allowed; its row or column of `normalized()` is zero.
+    Raises `ValueError` for negative, NaN, all-zero or not two-dimensional input.
+    Source: Zhang et al., arXiv 2306.04272.
     """
     def __init__(self,
-        P: ArrayLike | Matrix, # (N_V, N_L) counts or probabilities: tensor, array, nested list or scipy.sparse; scaled to sum 1
+        P: ArrayLike | Matrix, # (N_V, N_L) counts or probabilities, dense or scipy.sparse; scaled to sum 1
     ):
         self.P = _distribution("P", P)
-        self.image_marginal, self.text_marginal = torch.as_tensor(self.P.sum(1)), torch.as_tensor(self.P.sum(0))
+        self.image_marginal = torch.as_tensor(self.P.sum(1))
+        self.text_marginal = torch.as_tensor(self.P.sum(0))
 
-    def __repr__(self): return "Cooccurrence({} images, {} texts{})".format(*self.P.shape, ", sparse" if sp.issparse(self.P) else "")
+    def __repr__(self):
+        images, texts = self.P.shape
+        return f"Cooccurrence({images} images, {texts} texts{', sparse' if sp.issparse(self.P) else ''})"
 
     def normalized(self) -> Matrix: # (N_V, N_L), sparse if `P` is
         "P̃_M = D_V^{-1/2} P_M D_L^{-1/2}; singular values in [0, 1]."
-        return _scaled(self.P, _inverse_sqrt(self.image_marginal), _inverse_sqrt(self.text_marginal))
+        return _scaled(self.P, inverse_sqrt(self.image_marginal), inverse_sqrt(self.text_marginal))
 
     def svd(self,
         k: int, # how many: at most min(N_V, N_L)
     ) -> tuple[Float64[Tensor, "images k"], Float64[Tensor, "k"], Float64[Tensor, "texts k"]]: # U_k, σ, V_k; σ falling
-        "Leading singular triples of P̃_M; a large sparse one is never made dense. Raises `ValueError` for another k."
+        "Leading singular triples of P̃_M; a large sparse one stays so unless all are wanted. `ValueError` for another k."
         return _leading_svd(self.normalized(), k)
 
     @classmethod
@@ -156,50 +230,74 @@ class Cooccurrence:
 
     def text_induced(self) -> PairDistribution: # P_T; a sparse `P` stays in factors
         "Pairs of images that share a text: P_T(x, x') = Σ_l P_M(x, l) P_M(x', l) / P_L(l)."
-        return PairDistribution._from_factor(_scaled(self.P, torch.ones_like(self.image_marginal), _inverse_sqrt(self.text_marginal)))
+        images_as_they_are = torch.ones_like(self.image_marginal)
+        return PairDistribution._from_factor(_scaled(self.P, images_as_they_are, inverse_sqrt(self.text_marginal)))
 
     def labeling_error(self,
-        y_image: ArrayLike, # (N_V,) class of each image, of any type
-        y_text: ArrayLike, # (N_L,) class that each text names, of the same type
+        y_image: ArrayLike, # (N_V,) class of each image, as numbers or text
+        y_text: ArrayLike, # (N_L,) class that each text names, of the same kind
     ) -> float: # in [0, 1]
-        "α, the probability that image and text of a pair differ in class. Raises `ValueError` for labels of another length."
-        return _disagreement(self.P, _labels("y_image", y_image, self.P.shape[0]), _labels("y_text", y_text, self.P.shape[1]))
+        "α, the probability that image and text of a pair differ in class. Raises `ValueError` for labels that do not fit."
+        y_image = class_labels("y_image", y_image, self.P.shape[0])
+        y_text = class_labels("y_text", y_text, self.P.shape[1])
+        if (y_image.dtype.kind == "U") != (y_text.dtype.kind == "U"):
+            raise ValueError(f"y_text: came as {y_text.dtype}, y_image as {y_image.dtype}; "
+                             "expected both as numbers or both as text")
+        return _disagreement(self.P, y_image, y_text)
 
 # %% ../nbs/10_cooccurrence.ipynb #c389348a
 _PAIR_ENTRIES = 2**27
 
 def _gram(B: Matrix) -> Matrix:
     "B Bᵀ, unless a sparse one would fill the memory."
-    products = int((np.bincount(B.indices).astype(float) ** 2).sum()) if sp.issparse(B) else 0
-    if products > _PAIR_ENTRIES: raise ValueError(f"P: these pairs would fill up to {products:.2g} entries. Use marginal, eigh(k) and labeling_error(y), which do without")
+    if sp.issparse(B):
+        products = int((np.bincount(B.indices).astype(float) ** 2).sum())
+        if products > _PAIR_ENTRIES:
+            raise ValueError(f"P: these pairs would fill up to {products:.2g} entries; "
+                             f"expected at most {_PAIR_ENTRIES:.2g}. "
+                             "Use marginal, eigh(k) and labeling_error(y), which do without")
     return B @ B.T
 
 # %% ../nbs/10_cooccurrence.ipynb #b50193c1
 def _symmetric(P: Matrix) -> Matrix:
     "P, if it is symmetric up to rounding, made exactly so."
-    if P.shape[0] != P.shape[1]: raise ValueError(f"P: came with shape {tuple(P.shape)}; expected a square matrix, images by images")
+    if P.shape[0] != P.shape[1]:
+        raise ValueError(f"P: came with shape {tuple(P.shape)}; expected a square matrix, images by images")
     difference, largest = abs(P - P.T).max(), P.max()
-    if difference > 1e-6 * largest: raise ValueError(f"P: P(x, x') and P(x', x) differ by up to {difference / largest:.2g} of the largest entry; expected a symmetric matrix. (P + P.T) / 2 is one")
+    if difference > 1e-6 * largest:
+        raise ValueError("P: P(x, x') and P(x', x) differ by up to "
+                         f"{difference / largest:.2g} of the largest entry; "
+                         "expected a symmetric matrix. (P + P.T) / 2 is one")
     return (P + P.T) / 2
 
 # %% ../nbs/10_cooccurrence.ipynb #84f5f907
-def _conditional(argument: str, A) -> Matrix:
+def _conditional(argument: str, A: ArrayLike | sp.sparray) -> Matrix:
     "`A` with rows that sum to 1 exactly, if they do so up to rounding."
     A = _nonnegative(argument, A)
     sums = torch.as_tensor(A.sum(1))
-    if (wrong := (sums - 1).abs() > 1e-5).any(): raise ValueError(f"{argument}: {int(wrong.sum())} of {len(sums)} rows do not sum to 1 (the first is row {int(wrong.nonzero()[0])}, sum {sums[wrong][0]:.4g}); expected a distribution over the columns in each row. Divide each row by its sum")
+    wrong = ((sums - 1).abs() > 1e-5).nonzero()[:, 0]
+    if len(wrong):
+        raise ValueError(f"{argument}: {len(wrong)} of {len(sums)} rows do not sum to 1 "
+                         f"(the first is row {int(wrong[0])}, sum {sums[wrong[0]]:.4g}); "
+                         "expected a distribution over the columns in each row. Divide each row by its sum")
     return _scaled(A, 1 / sums, torch.ones(A.shape[1], dtype=torch.float64))
 
-def _weights(argument: str, weights, n: int) -> Float64[Tensor, "n"]:
-    "`weights` as n probabilities that sum to 1; None is n equal ones."
+def row_weights(
+    argument: str, # name of the argument, for the message
+    weights: ArrayLike | None, # (n,) nonnegative, not all 0; None: all alike
+    n: int, # how many rows there are
+) -> Float64[Tensor, "n"]: # probabilities, of sum 1
+    "The probability of each row. Raises `ValueError` for another length, and for what is no distribution."
+    n = whole_number("n", n)
     weights = _distribution(argument, torch.ones(n) if weights is None else weights, dimensions=1)
-    if len(weights) != n: raise ValueError(f"{argument}: {len(weights)} came; expected {n}, one a row")
+    if len(weights) != n: raise ValueError(f"{argument}: {len(weights)} came; expected {n}, one per row")
     return weights
 
 # %% ../nbs/10_cooccurrence.ipynb #65539fd2
 def _cause_disagreement(B: Matrix, y: np.ndarray) -> float:
     "Probability that a pair drawn from B Bᵀ has different labels."
-    one_hot = sp.csr_array((np.ones(len(y)), (np.arange(len(y)), np.unique(y, return_inverse=True)[1])))
+    codes = np.unique(y, return_inverse=True)[1]
+    one_hot = sp.csr_array((np.ones(len(y)), (np.arange(len(y)), codes)))
     m = sp.coo_array((B.numpy() if isinstance(B, Tensor) else B).T @ one_hot)
     return float((m.data * (m.sum(1)[m.row] - m.data)).sum())
 
@@ -207,18 +305,25 @@ def _cause_disagreement(B: Matrix, y: np.ndarray) -> float:
 class PairDistribution:
     """Joint distribution of the two images of a positive pair (P_A or P_T).
 
-    `P` (N, N) float64, symmetric, sums to 1: a dense tensor, or CSR if it came sparse. `marginal` (N,): float64 tensor. `factor` (N, causes): B with P = B Bᵀ if the pairs have causes, else None.
-    An image of no mass has a zero row in `normalized()`. Raises `ValueError` for negative, NaN, all-zero, not square or asymmetric input. Source: HaoChen et al., arXiv 2106.04156."""
+    `P` (N, N) float64, symmetric, sums to 1: a dense tensor, or CSR if it came sparse.
+    `marginal` (N,): float64 tensor.
+    `factor` (N, causes): B with P = B Bᵀ if the pairs have causes, else None.
+    An image of no mass has a zero row in `normalized()`.
+    Raises `ValueError` for negative, NaN, all-zero, not square or asymmetric input.
+    Source: HaoChen et al., arXiv 2106.04156.
+    """
     def __init__(self,
-        P: ArrayLike | Matrix, # (N, N) counts or probabilities, symmetric: tensor, array, nested list or scipy.sparse; scaled to sum 1
+        P: ArrayLike | Matrix, # (N, N) counts or probabilities, symmetric, dense or scipy.sparse; scaled to sum 1
     ):
-        self.P, self.factor = _symmetric(_distribution("P", P)), None
+        self.P = _symmetric(_distribution("P", P))
+        self.factor = None
         self.marginal = torch.as_tensor(self.P.sum(1))
 
     @classmethod
     def _from_factor(cls, B: Matrix) -> PairDistribution:
         pairs = cls.__new__(cls)
-        pairs.factor, pairs.marginal = B, torch.as_tensor(B @ B.sum(0))
+        pairs.factor = B
+        pairs.marginal = torch.as_tensor(B @ B.sum(0))
         return pairs
 
     @classmethod
@@ -228,42 +333,55 @@ class PairDistribution:
     ) -> PairDistribution: # over the views
         "P_A(x, x') = Σ_x̄ P(x̄) A(x|x̄) A(x'|x̄). Raises `ValueError` for rows of A that do not sum to 1."
         A = _conditional("A", A)
-        return cls._from_factor(_scaled(A.T, torch.ones(A.shape[1], dtype=torch.float64), _weights("p_natural", p_natural, A.shape[0]).sqrt()))
+        views_as_they_are = torch.ones(A.shape[1], dtype=torch.float64)
+        root = row_weights("p_natural", p_natural, A.shape[0]).sqrt()
+        return cls._from_factor(_scaled(A.T, views_as_they_are, root))
 
     @cached_property
     def P(self) -> Matrix: return _gram(self.factor)
 
     def normalized(self) -> Matrix: # (N, N), sparse if `P` is
         "P̃ = D^{-1/2} P D^{-1/2}; eigenvalues in [-1, 1], in [0, 1] if the pairs have causes."
-        return _scaled(self.P, _inverse_sqrt(self.marginal), _inverse_sqrt(self.marginal))
+        return _scaled(self.P, inverse_sqrt(self.marginal), inverse_sqrt(self.marginal))
 
     def eigh(self,
         k: int, # how many: at most N; of a sparse factor no more than it has columns
     ) -> tuple[Float64[Tensor, "k"], Float64[Tensor, "images k"]]: # λ, falling; eigenvectors
-        "Leading eigenpairs of P̃; a large sparse one is never made dense. Raises `ValueError` for another k."
+        "Leading eigenpairs of P̃; a large sparse one stays so unless all are wanted. Raises `ValueError` for another k."
         if not sp.issparse(self.factor): return _leading_eigh(self.normalized(), k)
-        U, s, _ = _leading_svd(_scaled(self.factor, _inverse_sqrt(self.marginal), torch.ones(self.factor.shape[1])), k)
+        causes_as_they_are = torch.ones(self.factor.shape[1])
+        U, s, _ = _leading_svd(_scaled(self.factor, inverse_sqrt(self.marginal), causes_as_they_are), k)
         return s**2, U
 
     def labeling_error(self,
-        y: ArrayLike, # (N,) class of each image, of any type
+        y: ArrayLike, # (N,) class of each image, as numbers or text
     ) -> float: # in [0, 1]
-        "φ, the probability that the images of a pair differ in class. Raises `ValueError` for labels of another length."
-        y = _labels("y", y, len(self.marginal))
+        "φ, the probability that the images of a pair differ in class. Raises `ValueError` for labels that do not fit."
+        y = class_labels("y", y, len(self.marginal))
         return _disagreement(self.P, y, y) if self.factor is None else _cause_disagreement(self.factor, y)
 
 # %% ../nbs/10_cooccurrence.ipynb #6a909b3a
 def block_world(
     n_classes: int = 3, # at least 2
-    images: int = 4, # images a class
-    texts: int = 2, # texts a class
+    images: int = 4, # images per class
+    texts: int = 2, # texts per class
     noise: float = .1, # labeling error α, in [0, 1]
-    generator: torch.Generator | None = None, # draws the weight of each pair from an exponential distribution; None: all alike
+    generator: torch.Generator | None = None, # draws pairs' weights, exponentially distributed; None: all alike
 ) -> tuple[Cooccurrence, Tensor, Tensor]: # P_M, y_image (N_V,), y_text (N_L,)
-    "A world of `n_classes` blocks. Raises `ValueError` for noise outside [0, 1] or fewer than two classes."
-    if n_classes < 2 or not 0 <= noise <= 1: raise ValueError(f"n_classes, noise: came {n_classes} and {noise}; expected at least 2 classes and a noise from 0 to 1")
-    y_image, y_text = torch.arange(n_classes).repeat_interleave(images), torch.arange(n_classes).repeat_interleave(texts)
+    "A world of `n_classes` blocks. Raises `ValueError` for numbers out of range, or a world above 2^27 pairs."
+    n_classes = whole_number("n_classes", n_classes, 2)
+    images, texts = whole_number("images", images), whole_number("texts", texts)
+    noise = real_number("noise", noise, 0, 1)
+    if n_classes**2 * images * texts > _PAIR_ENTRIES:
+        raise ValueError(f"n_classes, images, texts: came {n_classes}, {images} and {texts}, "
+                         f"{n_classes**2 * images * texts:,} pairs; expected at most {_PAIR_ENTRIES:,}")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator: came a {type(generator).__name__}; "
+                        "expected a torch.Generator on the CPU, or None")
+    y_image = torch.arange(n_classes).repeat_interleave(images)
+    y_text = torch.arange(n_classes).repeat_interleave(texts)
     weights = torch.ones(len(y_image), len(y_text), dtype=torch.float64)
     if generator is not None: weights.exponential_(generator=generator)
     within = y_image[:, None] == y_text
-    return Cooccurrence((1 - noise) * _distribution("P", weights * within) + noise * _distribution("P", weights * ~within)), y_image, y_text
+    P = (1 - noise) * _distribution("P", weights * within) + noise * _distribution("P", weights * ~within)
+    return Cooccurrence(P), y_image, y_text

@@ -5,6 +5,8 @@
 # %% ../nbs/11_factorization.ipynb #cb00da4a
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -12,43 +14,77 @@ from jaxtyping import Float, Float64
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .cooccurrence import Cooccurrence, Matrix, PairDistribution, _float64, _inverse_sqrt, _weights
+from .cooccurrence import (
+    Cooccurrence, Matrix, PairDistribution, as_float64, inverse_sqrt, row_weights)
+from .core import whole_number
 
 # %% auto #0
-__all__ = ['mm_spectral_loss', 'amf_loss', 'optimal_features', 'subspace_distance', 'spectral_loss', 'pmi']
+__all__ = ['feature_matrix', 'mm_spectral_loss', 'amf_loss', 'optimal_features', 'subspace_distance', 'spectral_loss', 'pmi']
 
 # %% ../nbs/11_factorization.ipynb #18ef742e
-def _features(argument: str, f, n: int) -> Float64[Tensor, "n k"]:
-    "`f` as a float64 tensor of n rows, still differentiable."
-    f = _float64(argument, f)
-    if f.ndim != 2 or len(f) != n: raise ValueError(f"{argument}: came with shape {tuple(f.shape)}; expected ({n}, k), one row of features each")
-    if not f.isfinite().all(): raise ValueError(f"{argument}: {int((~f.isfinite()).sum())} entries are NaN or infinite; expected finite features")
+_LARGEST_FEATURE = 1e70
+
+def feature_matrix(
+    argument: str, # name of the argument, for the message
+    f: ArrayLike, # (n, k) finite numbers, below 1e70 in size
+    n: int | None = None, # how many rows there must be; None: at least one
+) -> Float64[Tensor, "n k"]: # on the CPU; gradients flow through a tensor
+    """Features as float64, one row per image or text.
+
+    Raises `ValueError` for another shape, and for entries that are NaN, infinite or huge.
+    """
+    f = as_float64(argument, f)
+    rows = "n" if n is None else whole_number("n", n)
+    if f.ndim != 2 or f.numel() == 0 or rows not in ("n", len(f)):
+        raise ValueError(f"{argument}: came with shape {tuple(f.shape)}; "
+                         f"expected ({rows}, k), one row of features each")
+    if not f.isfinite().all():
+        wrong = int((~f.isfinite()).sum())
+        raise ValueError(f"{argument}: {wrong} entries are NaN or infinite; expected finite features")
+    if f.abs().max() > _LARGEST_FEATURE:
+        raise ValueError(f"{argument}: has entries up to {f.abs().max():.2g}; expected at most {_LARGEST_FEATURE:g}, "
+                         "whose fourth powers float64 can hold")
     return f
 
-def _both_features(names: tuple[str, str], f_image, f_text, co: Cooccurrence) -> tuple[Tensor, Tensor]:
+def _both_features(
+    names: tuple[str, str], f_image: ArrayLike, f_text: ArrayLike, co: Cooccurrence
+) -> tuple[Tensor, Tensor]:
     "Image and text features, checked against `co` and each other."
-    f_image, f_text = (_features(name, f, n) for name, f, n in zip(names, (f_image, f_text), co.P.shape))
-    if f_image.shape[1] != f_text.shape[1]: raise ValueError(f"{names[1]}: came with {f_text.shape[1]} columns; expected {f_image.shape[1]}, as {names[0]} has")
+    _expect("co", co, Cooccurrence)
+    f_image = feature_matrix(names[0], f_image, co.P.shape[0])
+    f_text = feature_matrix(names[1], f_text, co.P.shape[1])
+    if f_image.shape[1] != f_text.shape[1]:
+        raise ValueError(f"{names[1]}: came with {f_text.shape[1]} columns; "
+                         f"expected {f_image.shape[1]}, as {names[0]} has")
     return f_image, f_text
 
+def _expect(argument: str, value: Any, *kinds: type) -> None:
+    "Raises `TypeError` for a value of another type."
+    if isinstance(value, kinds): return
+    wanted = " or a ".join(kind.__name__ for kind in kinds)
+    raise TypeError(f"{argument}: came a {type(value).__name__}; expected a {wanted}. Wrap a matrix in one")
+
+# %% ../nbs/11_factorization.ipynb #d0737aa7
 def _operator(M: Matrix) -> Tensor:
     "M as a tensor, sparse or dense, that autograd can multiply with."
     if isinstance(M, Tensor): return M
     M = sp.coo_array(M)
-    return torch.sparse_coo_tensor(torch.from_numpy(np.stack([M.row, M.col])), torch.from_numpy(M.data), M.shape, check_invariants=True)
+    places = torch.from_numpy(np.stack([M.row, M.col]))
+    return torch.sparse_coo_tensor(places, torch.from_numpy(M.data), M.shape, check_invariants=True)
 
 def _second_moment(f: Float64[Tensor, "n k"], weights: Float64[Tensor, "n"]) -> Float64[Tensor, "k k"]:
     return (f.T * weights) @ f
 
-# %% ../nbs/11_factorization.ipynb #d0737aa7
 def mm_spectral_loss(
-    f_image: Float[Tensor, "images k"], # image features
-    f_text: Float[Tensor, "texts k"], # text features
+    f_image: Float[Tensor, "images k"] | ArrayLike, # image features
+    f_text: Float[Tensor, "texts k"] | ArrayLike, # text features
     co: Cooccurrence, # P_M, dense or sparse
 ) -> Float64[Tensor, ""]: # at least -Σ σ_i², and -k; differentiable
     """L_MM = -2 E_{P_M} f_V·f_L + E_{P_V, P_L} (f_V·f_L)², in float64.
 
-    Features may be tensors or arrays. Raises `ValueError` for shapes that do not fit. Source: Zhang et al., arXiv 2306.04272.
+    Features may be tensors or arrays.
+    Raises `ValueError` for shapes that do not fit, `TypeError` for a `co` of another type.
+    Source: Zhang et al., arXiv 2306.04272.
     """
     f_image, f_text = _both_features(("f_image", "f_text"), f_image, f_text, co)
     pull = (f_image * (_operator(co.P) @ f_text)).sum()
@@ -57,15 +93,21 @@ def mm_spectral_loss(
 
 # %% ../nbs/11_factorization.ipynb #db07f683
 def amf_loss(
-    F_image: Float[Tensor, "images k"], # D_V^{1/2} f_V
-    F_text: Float[Tensor, "texts k"], # D_L^{1/2} f_L
+    F_image: Float[Tensor, "images k"] | ArrayLike, # D_V^{1/2} f_V
+    F_text: Float[Tensor, "texts k"] | ArrayLike, # D_L^{1/2} f_L
     co: Cooccurrence, # P_M, dense or sparse
 ) -> Float64[Tensor, ""]: # at least Σ_{i>k} σ_i²; differentiable
-    "‖P̃_M − F_V F_Lᵀ‖_F², in float64. Raises `ValueError` for shapes that do not fit. Source: Zhang et al., arXiv 2306.04272."
+    """‖P̃_M − F_V F_Lᵀ‖_F², in float64.
+
+    Raises `ValueError` for shapes that do not fit, `TypeError` for a `co` of another type.
+    Source: Zhang et al., arXiv 2306.04272.
+    """
     F_image, F_text = _both_features(("F_image", "F_text"), F_image, F_text, co)
     M = co.normalized()
     if isinstance(M, Tensor): return (M - F_image @ F_text.T).square().sum()
-    return M.power(2).sum() - 2 * (F_image * (_operator(M) @ F_text)).sum() + ((F_image.T @ F_image) * (F_text.T @ F_text)).sum()
+    cross = (F_image * (_operator(M) @ F_text)).sum()
+    product = ((F_image.T @ F_image) * (F_text.T @ F_text)).sum()
+    return M.power(2).sum() - 2 * cross + product
 
 # %% ../nbs/11_factorization.ipynb #2300c870
 def _root(values: Float64[Tensor, "k"], n: int) -> Float64[Tensor, "k"]:
@@ -74,19 +116,23 @@ def _root(values: Float64[Tensor, "k"], n: int) -> Float64[Tensor, "k"]:
 
 def optimal_features(
     pairs: Cooccurrence | PairDistribution, # what is factorized
-    k: int, # number of features
-) -> tuple[Float64[Tensor, "images k"], Float64[Tensor, "texts k"]] | Float64[Tensor, "images k"]: # (f_image, f_text) for a Cooccurrence; f for a PairDistribution
+    k: int, # number of features: at most the smaller side of the matrix
+) -> tuple[Float64[Tensor, "images k"], Float64[Tensor, "texts k"]] | Float64[Tensor, "images k"]: # two for a `Cooccurrence`
     """Features at the minimum of the spectral loss, in closed form; zero for what never occurs.
 
-    Raises `ValueError` for a k that the matrix does not have, or another type. Sources: HaoChen et al., arXiv 2106.04156; Zhang et al., arXiv 2306.04272.
+    A `Cooccurrence` has (f_image, f_text), a `PairDistribution` one f.
+    Raises `ValueError` for a k that the matrix does not have, `TypeError` for another type of `pairs`.
+    Sources: HaoChen et al., arXiv 2106.04156; Zhang et al., arXiv 2306.04272.
     """
+    _expect("pairs", pairs, Cooccurrence, PairDistribution)
     if isinstance(pairs, PairDistribution):
         values, U = pairs.eigh(k)
-        return _inverse_sqrt(pairs.marginal)[:, None] * U * _root(values, len(U))
-    if not isinstance(pairs, Cooccurrence): raise ValueError(f"pairs: came a {type(pairs).__name__}; expected a Cooccurrence or a PairDistribution. Wrap a matrix in one of them")
+        return inverse_sqrt(pairs.marginal)[:, None] * U * _root(values, len(U))
     U, s, V = pairs.svd(k)
     root = _root(s, max(pairs.P.shape))
-    return _inverse_sqrt(pairs.image_marginal)[:, None] * U * root, _inverse_sqrt(pairs.text_marginal)[:, None] * V * root
+    f_image = inverse_sqrt(pairs.image_marginal)[:, None] * U * root
+    f_text = inverse_sqrt(pairs.text_marginal)[:, None] * V * root
+    return f_image, f_text
 
 # %% ../nbs/11_factorization.ipynb #d93c8628
 def _orthonormal(f: Float64[Tensor, "n k"]) -> Float64[Tensor, "n r"]:
@@ -94,24 +140,38 @@ def _orthonormal(f: Float64[Tensor, "n k"]) -> Float64[Tensor, "n r"]:
     U, s, _ = torch.linalg.svd(f, full_matrices=False)
     return U[:, s > s.max() * max(f.shape) * torch.finfo(torch.float64).eps]
 
+def _sine(a: Float64[Tensor, "n r"], b: Float64[Tensor, "n s"]) -> float:
+    "How far unit vectors in the space of `a` reach out of that of `b`, at most; 0 if `a` has no columns."
+    if a.shape[1] == 0: return 0.
+    return float(torch.linalg.matrix_norm(a - b @ (b.T @ a), 2))
+
 def subspace_distance(
-    f: Float[Tensor, "n k"], # features
-    g: Float[Tensor, "n m"], # other features of the same images
+    f: Float[Tensor, "n k"] | ArrayLike, # features
+    g: Float[Tensor, "n m"] | ArrayLike, # other features of the same images
     weights: ArrayLike | None = None, # (n,) mass of each image; None: all alike
 ) -> float: # in [0, 1]
-    "Sine of the largest principal angle between the column spaces of two feature matrices; 1 if their ranks differ. Raises `ValueError` for shapes that do not fit."
-    f = _features("f", f, len(f))
-    f, g, root = f.detach(), _features("g", g, len(f)).detach(), _weights("weights", weights, len(f)).sqrt()[:, None]
+    """Sine of the largest principal angle between the column spaces of two feature matrices.
+
+    It is 1 if their ranks differ. Raises `ValueError` for shapes that do not fit.
+    """
+    f = feature_matrix("f", f).detach()
+    g = feature_matrix("g", g, len(f)).detach()
+    root = row_weights("weights", weights, len(f)).sqrt()[:, None]
     f, g = _orthonormal(root * f), _orthonormal(root * g)
-    return max(float(torch.linalg.matrix_norm(a - b @ (b.T @ a), 2)) for a, b in ((f, g), (g, f)))
+    return max(_sine(f, g), _sine(g, f))
 
 # %% ../nbs/11_factorization.ipynb #866ac81c
 def spectral_loss(
-    f: Float[Tensor, "images k"], # features
+    f: Float[Tensor, "images k"] | ArrayLike, # features
     pairs: PairDistribution, # P_A or P_T, dense or sparse
 ) -> Float64[Tensor, ""]: # at least -Σ max(λ_i, 0)², and -k; differentiable
-    "-2 E_P f(x)·f(x') + E_{x, x'} (f(x)·f(x'))², in float64. Raises `ValueError` for another shape. Source: HaoChen et al., arXiv 2106.04156."
-    f = _features("f", f, len(pairs.marginal))
+    """-2 E_P f(x)·f(x') + E_{x, x'} (f(x)·f(x'))², in float64.
+
+    Raises `ValueError` for another shape, `TypeError` for `pairs` of another type.
+    Source: HaoChen et al., arXiv 2106.04156.
+    """
+    _expect("pairs", pairs, PairDistribution)
+    f = feature_matrix("f", f, len(pairs.marginal))
     if pairs.factor is None: pull = (f * (_operator(pairs.P) @ f)).sum()
     else: pull = (_operator(pairs.factor).T @ f).square().sum()
     return _second_moment(f, pairs.marginal).square().sum() - 2 * pull
@@ -120,6 +180,13 @@ def spectral_loss(
 def pmi(
     co: Cooccurrence, # P_M, dense
 ) -> Float64[Tensor, "images texts"]: # in nats; -inf where a pair never occurs
-    "Pointwise mutual information log P_M(v, l) / (P_V(v) P_L(l)). Raises `ValueError` for a sparse `co`, most of whose entries would be -inf."
-    if not isinstance(co.P, Tensor): raise ValueError(f"co: came sparse, {co.P.shape}; expected a dense one, as the logarithm of 0 is no 0. If it fits in memory: Cooccurrence(co.P.toarray())")
-    return torch.where(co.P > 0, (co.P / (co.image_marginal[:, None] * co.text_marginal)).log(), -torch.inf)
+    """Pointwise mutual information log P_M(v, l) / (P_V(v) P_L(l)).
+
+    Raises `ValueError` for a sparse `co`, most of whose entries would be -inf, and `TypeError` for another type.
+    """
+    _expect("co", co, Cooccurrence)
+    if not isinstance(co.P, Tensor):
+        raise ValueError(f"co: came sparse, {co.P.shape}; expected a dense one, as the logarithm of 0 is no 0. "
+                         "If it fits in memory: Cooccurrence(co.P.toarray())")
+    ratio = co.P / (co.image_marginal[:, None] * co.text_marginal)
+    return torch.where(co.P > 0, ratio.log(), -torch.inf)

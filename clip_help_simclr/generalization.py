@@ -5,55 +5,79 @@
 # %% ../nbs/13_generalization.ipynb #c1275efa
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .cooccurrence import _labels, _weights
-from .factorization import _features
+from .cooccurrence import class_labels, row_weights
+from .core import real_number
+from .factorization import feature_matrix
 
 # %% auto #0
 __all__ = ['probe_error', 'regression_error', 'probe_bound']
 
 # %% ../nbs/13_generalization.ipynb #1b1dbd1a
-def _least_squares(f, y, weights) -> tuple[Float64[Tensor, "n c"], Float64[Tensor, "n c"], Float64[Tensor, "n"]]:
+def _least_squares(
+    f: ArrayLike, y: ArrayLike, weights: ArrayLike | None
+) -> tuple[Float64[Tensor, "n c"], Float64[Tensor, "n c"], Float64[Tensor, "n"]]:
     "Scores of the least-squares classifier, one-hot labels, and weights that sum to 1."
-    f = _features("f", f, len(f)).detach()
-    weights, codes = _weights("weights", weights, len(f)), np.unique(_labels("y", y, len(f)), return_inverse=True)[1]
-    one_hot, root = torch.nn.functional.one_hot(torch.from_numpy(codes)).double(), weights.sqrt()[:, None]
-    return f @ torch.linalg.lstsq(root * f, root * one_hot, driver="gelsd").solution, one_hot, weights
+    f = feature_matrix("f", f).detach()
+    weights = row_weights("weights", weights, len(f))
+    codes = np.unique(class_labels("y", y, len(f)), return_inverse=True)[1]
+    one_hot = torch.nn.functional.one_hot(torch.from_numpy(codes)).double()
+    root = weights.sqrt()[:, None]
+    B = torch.linalg.lstsq(root * f, root * one_hot, driver="gelsd").solution
+    return f @ B, one_hot, weights
 
 # %% ../nbs/13_generalization.ipynb #622412a6
 def probe_error(
-    f: Float[Tensor, "n k"], # features, one row an image
-    y: ArrayLike, # (n,) class of each image, of any type
-    weights: ArrayLike | None = None, # (n,) mass of each image, as `co.image_marginal`, scaled to sum 1; None: all alike
+    f: Float[Tensor, "n k"] | ArrayLike, # features, one row per image
+    y: ArrayLike, # (n,) class of each image, as numbers or text
+    weights: ArrayLike | None = None, # (n,) mass of each image, such as `co.image_marginal`; None: all alike
 ) -> float: # in [0, 1]
-    "Share of the mass that the least-squares linear classifier on `f` gets wrong. Raises `ValueError` for lengths that do not fit."
+    """Share of the mass that the least-squares linear classifier on `f` gets wrong.
+
+    Raises `ValueError` for lengths that do not fit.
+    """
     scores, one_hot, weights = _least_squares(f, y, weights)
     return float(weights[scores.argmax(1) != one_hot.argmax(1)].sum())
 
 def regression_error(
-    f: Float[Tensor, "n k"], # features, one row an image
-    y: ArrayLike, # (n,) class of each image, of any type
+    f: Float[Tensor, "n k"] | ArrayLike, # features, one row per image
+    y: ArrayLike, # (n,) class of each image, as numbers or text
     weights: ArrayLike | None = None, # (n,) mass of each image, scaled to sum 1; None: all alike
 ) -> float: # in [0, 1]
-    "Weighted squared error of the least-squares fit of the one-hot label, summed over classes. Raises `ValueError` for lengths that do not fit."
+    """Weighted squared error of the least-squares fit of the one-hot label, summed over classes.
+
+    Raises `ValueError` for lengths that do not fit.
+    """
     scores, one_hot, weights = _least_squares(f, y, weights)
     return float(weights @ (scores - one_hot).square().sum(1))
 
 # %% ../nbs/13_generalization.ipynb #c4406eee
+def _number(argument: str, value: float | Tensor) -> float:
+    "`value` as a finite number; a tensor or array without axes is one."
+    without_axes = isinstance(value, (Tensor, np.ndarray)) and value.ndim == 0
+    return real_number(argument, value.item() if without_axes else value)
+
 def probe_bound(
     phi: float, # labeling error of the pairs, in [0, 1]
-    eigenvalue: float, # λ_{k+1} of the normalized pair matrix, the first that k features leave out: σ_{k+1}² for a co-occurrence, 0 beyond its rank
+    eigenvalue: float, # λ_{k+1} of the normalized pair matrix; σ_{k+1}² of a co-occurrence, 0 beyond its rank
 ) -> float: # at least 0; half of it bounds the regression error
-    """2·phi / (1 − eigenvalue), a bound on the probe error of the optimal k features; infinite at eigenvalue 1 (to 1e-12), where the pairs have more than k components.
+    """2·phi / (1 − eigenvalue), a bound on the probe error of the optimal k features.
 
-    For pairs without a cause, whose matrix may have negative eigenvalues, give max(λ_{k+1}, 0). Raises `ValueError` outside the ranges. Sources: HaoChen et al., arXiv 2106.04156; Zhang et al., arXiv 2306.04272.
+    Infinite at eigenvalue 1 (to 1e-12), where the pairs have more than k components.
+    For pairs without a cause, whose matrix may have negative eigenvalues, give max(λ_{k+1}, 0).
+    Raises `ValueError` outside the ranges.
+    Sources: HaoChen et al., arXiv 2106.04156; Zhang et al., arXiv 2306.04272.
     """
-    phi, eigenvalue = float(phi), float(eigenvalue)
+    phi, eigenvalue = _number("phi", phi), _number("eigenvalue", eigenvalue)
     if not -1e-9 <= phi <= 1 + 1e-9: raise ValueError(f"phi: came {phi}; expected a probability, from 0 to 1")
-    if not -1 - 1e-9 <= eigenvalue <= 1 + 1e-9: raise ValueError(f"eigenvalue: came {eigenvalue}; expected -1 to 1, an eigenvalue of `pairs.normalized()` or the square of a singular value")
-    return 2 * phi / (1 - eigenvalue) if 1 - eigenvalue > 1e-12 else float("inf")
+    if not -1 - 1e-9 <= eigenvalue <= 1 + 1e-9:
+        raise ValueError(f"eigenvalue: came {eigenvalue}; expected -1 to 1, an eigenvalue of `pairs.normalized()` "
+                         "or the square of a singular value")
+    return 2 * phi / (1 - eigenvalue) if 1 - eigenvalue > 1e-12 else math.inf

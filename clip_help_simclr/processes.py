@@ -118,7 +118,7 @@ class Shares(NamedTuple):
         "The rows of all processes. Shares of unequal size are padded for the exchange."
         held, most = self.sizes[self.rank], max(self.sizes)
         padded = t.new_zeros(views, most, t.shape[1])
-        padded[:, :held] = t.view(views, held, -1)
+        padded[:, :held] = t.view(views, held, t.shape[1]) # a share may be empty
         parts = [torch.empty_like(padded) for _ in self.sizes]
         dist.all_gather(parts, padded)
         kept = [part[:, :size] for part, size in zip(parts, self.sizes)]
@@ -148,7 +148,7 @@ class _Sum(torch.autograd.Function):
     def forward(ctx, t: Tensor) -> Tensor: return summed(t)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor: return summed(gradient)
+    def backward(ctx, *gradients: Tensor) -> Tensor: return summed(gradients[0])
 
 def sum_with_gradient(
     t: Float[Tensor, "*shape"], # any shape, the same in all processes
@@ -158,20 +158,27 @@ def sum_with_gradient(
 
 class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     "Batch norm over the batches of all processes, for any device."
-    def _check_input_dim(self, x: Tensor) -> None: pass
+    def _check_input_dim(self, input: Tensor) -> None: pass
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
+        x = input
         if not (self.training and dist.is_initialized()): return super().forward(x)
         axes, shape = [0, *range(2, x.ndim)], [1, -1] + [1] * (x.ndim - 2)
         count = summed(x.new_tensor([x.numel() / x.shape[1]]))
         mean = sum_with_gradient(x.sum(axes)) / count
         centered = x - mean.view(shape)
         var = sum_with_gradient(centered.square().sum(axes)) / count
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * count / (count - 1), self.momentum)
+        self._track(mean.detach(), (var * count / (count - 1)).detach())
         return centered * (self.weight * (var + self.eps).rsqrt()).view(shape) + self.bias.view(shape)
+
+    def _track(self, mean: Tensor, var: Tensor) -> None:
+        "Running statistics, as torch's layer keeps them."
+        batches, running_mean, running_var = self.num_batches_tracked, self.running_mean, self.running_var
+        if batches is None or running_mean is None or running_var is None: return
+        batches.add_(1)
+        momentum = 1 / float(batches) if self.momentum is None else self.momentum
+        running_mean.lerp_(mean, momentum)
+        running_var.lerp_(var, momentum)
 
 # %% ../nbs/08_processes.ipynb #9a00000e
 def synchronize_batch_norm(
@@ -181,7 +188,7 @@ def synchronize_batch_norm(
 
     Raises `ValueError` for batch norms that only a GPU could synchronize."""
     if next(model.parameters()).is_cuda:
-        from timm.layers import convert_sync_batchnorm
+        from timm.layers.norm_act import convert_sync_batchnorm
         return convert_sync_batchnorm(model)
     for module in model.modules():
         if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d):

@@ -43,17 +43,22 @@ def load(pattern, **options):
 
 
 def test_case_of_keys(tmp_path):
-    path = write(tmp_path / "a.tar", ("A.jpg", 1), ("a.JPG", 2), ("A.txt", b"large"), ("a.TXT", b"small"), ("dir/B.PNG", 3), ("dir/B.CLS", b" 2 \n"))
-    assert load(path) == ({"a.tar/A": (1, "large", -1), "a.tar/a": (2, "small", -1), "a.tar/dir/B": (3, "", 2)}, ("0", "1", "2"), [])
+    path = write(tmp_path / "a.tar", ("A.jpg", 1), ("a.JPG", 2), ("A.txt", b"large"), ("a.TXT", b"small"),
+                 ("dir/B.PNG", 3), ("dir/B.CLS", b" 2 \n"))
+    assert load(path) == ({"a.tar/A": (1, "large", -1), "a.tar/a": (2, "small", -1), "a.tar/dir/B": (3, "", 2)},
+                          ("0", "1", "2"), [])
 
 
 def test_dots_in_keys(tmp_path):
-    path = write(tmp_path / "a.tar", ("photo.v1.jpg", 1), ("photo.v1.txt", b"one"), ("photo.v2.jpg", 2), ("photo.v2.cls", b"1"), ("x.2020.01.json", b'{"caption": "j"}'), ("x.2020.01.png", 3))
-    assert load(path)[0] == {"a.tar/photo.v1": (1, "one", -1), "a.tar/photo.v2": (2, "", 1), "a.tar/x.2020.01": (3, "j", -1)}
+    path = write(tmp_path / "a.tar", ("photo.v1.jpg", 1), ("photo.v1.txt", b"one"), ("photo.v2.jpg", 2),
+                 ("photo.v2.cls", b"1"), ("x.2020.01.json", b'{"caption": "j"}'), ("x.2020.01.png", 3))
+    assert load(path)[0] == {"a.tar/photo.v1": (1, "one", -1), "a.tar/photo.v2": (2, "", 1),
+                             "a.tar/x.2020.01": (3, "j", -1)}
 
 
 def test_several_files_of_a_sample(tmp_path):
-    path = write(tmp_path / "a.tar", ("0.jpg", 1), ("0.seg.png", 9), ("0.cls", b"0"), ("1.input.jpg", 2), ("1.cls", b"1"), ("2.png", 3), ("2.jpg", 8))
+    path = write(tmp_path / "a.tar", ("0.jpg", 1), ("0.seg.png", 9), ("0.cls", b"0"), ("1.input.jpg", 2),
+                 ("1.cls", b"1"), ("2.png", 3), ("2.jpg", 8))
     rows, _, said = load(path)
     assert rows == {"a.tar/0": (1, "", 0), "a.tar/1.input": (2, "", 1), "a.tar/2": (3, "", -1)}
     assert len(said) == 1 and "2 samples have further files" in said[0] and "'0.seg'" in said[0]
@@ -61,7 +66,8 @@ def test_several_files_of_a_sample(tmp_path):
 
 def test_what_is_left_out(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        for name, kind in (("0.png", tarfile.REGTYPE), ("1.png", tarfile.SYMTYPE), ("2.jpg", tarfile.LNKTYPE), ("dir.png", tarfile.DIRTYPE)):
+        for name, kind in (("0.png", tarfile.REGTYPE), ("1.png", tarfile.SYMTYPE), ("2.jpg", tarfile.LNKTYPE),
+                           ("dir.png", tarfile.DIRTYPE)):
             member = tarfile.TarInfo(name)
             member.type, member.linkname = kind, "0.png"
             content = picture(5)
@@ -77,11 +83,13 @@ def test_what_is_left_out(tmp_path):
 
 @pytest.mark.parametrize("written, classes, labels", [
     ([b"2", b"0"], ("0", "1", "2"), [2, 0]), ([b"-1", b"0"], ("0",), [-1, 0]),
-    ([b"999999999999", b"7"], ("7", "999999999999"), [1, 0]), ([b"9" * 40, b"8" * 40], ("8" * 40, "9" * 40), [1, 0]),
+    ([b"999999999999", b"7"], ("7", "999999999999"), [1, 0]),
+    ([b"9" * 40, b"8" * 40], ("8" * 40, "9" * 40), [1, 0]),
     ([b"123456", b"-1"], ("123456",), [0, -1]),
 ])
 def test_labels(tmp_path, written, classes, labels):
-    path = write(tmp_path / "a.tar", *[(f"{k}.png", k) for k in range(2)], *[(f"{k}.cls", w) for k, w in enumerate(written)])
+    path = write(tmp_path / "a.tar", *[(f"{k}.png", k) for k in range(2)],
+                 *[(f"{k}.cls", w) for k, w in enumerate(written)])
     rows, found, _ = load(path)
     assert (found, [rows[f"a.tar/{k}"][2] for k in range(2)]) == (classes, labels)
 
@@ -94,13 +102,19 @@ def test_labels_of_both_parts(tmp_path):
 
 
 @pytest.mark.parametrize("name, content, says", [
-    ("0.cls", b"cat", "label 'cat': expected a whole number"), ("0.cls", b"3.5", "label '3.5'"), ("0.cls", b"", "label ''"), ("0.cls", b"-2", "label -2"),
-    ("0.cls", b"9" * 101, "label '999"), ("0.cls", b"d41d8cd98f00b204", "label 'd41d"), ("0.cls", b"\xff\xfe3", "label"), ("0.cls", b"1_000", "label '1_000'"),
+    ("0.cls", b"cat", "label 'cat': expected a whole number"), ("0.cls", b"3.5", "label '3.5'"),
+    ("0.cls", b"", "label ''"), ("0.cls", b"-2", "label -2"),
+    ("0.cls", b"9" * 101, "label '999"), ("0.cls", b"d41d8cd98f00b204", "label 'd41d"),
+    ("0.cls", b"\xff\xfe3", "label"), ("0.cls", b"1_000", "label '1_000'"),
     ("0.cls", b"1" * 5000, "has 5000 bytes; at most 1024"),
-    ("0.json", b"[1, 2]", "the JSON is a list, not an object"), ("0.json", b"null", "the JSON is a NoneType"), ("0.json", b'{"label": null}', "label None"), ("0.json", b'{"label": 1.5}', "label 1.5"),
-    ("0.json", b'{"label": true}', "label True"), ("0.json", b'{"label": [1]}', r"label \[1\]"), ("0.json", b'{"label": NaN}', "label nan"), ("0.json", b'{"caption": ["a"]}', "caption .* is not a text"),
-    ("0.json", b"{", "metadata that cannot be read"), ("0.json", b'"\xff"', "metadata that cannot be read"), ("0.json", b"[" * 200_000, "metadata that cannot be read"),
-    ("0.txt", b"caf\xe9", "text of sample '0' of .* is not UTF-8"), ("0.txt", b"x" * (2**20 + 1), "at most 1048576"),
+    ("0.json", b"[1, 2]", "the JSON is a list, not an object"), ("0.json", b"null", "the JSON is a NoneType"),
+    ("0.json", b'{"label": null}', "label None"), ("0.json", b'{"label": 1.5}', "label 1.5"),
+    ("0.json", b'{"label": true}', "label True"), ("0.json", b'{"label": [1]}', r"label \[1\]"),
+    ("0.json", b'{"label": NaN}', "label nan"), ("0.json", b'{"caption": ["a"]}', "caption .* is not a text"),
+    ("0.json", b"{", "metadata that cannot be read"), ("0.json", b'"\xff"', "metadata that cannot be read"),
+    ("0.json", b"[" * 200_000, "metadata that cannot be read"),
+    ("0.txt", b"caf\xe9", "text of sample '0' of .* is not UTF-8"),
+    ("0.txt", b"x" * (2**20 + 1), "at most 1048576"),
 ])
 def test_broken_metadata(tmp_path, name, content, says):
     path = write(tmp_path / "a.tar", ("0.png", 1), (name, content))
@@ -108,12 +122,16 @@ def test_broken_metadata(tmp_path, name, content, says):
 
 
 def test_json_labels(tmp_path):
-    path = write(tmp_path / "a.tar", *[(f"{k}.png", k) for k in range(3)], *[(f"{k}.json", json.dumps(v).encode()) for k, v in enumerate([dict(label=1.0), dict(label="2", caption=None), dict(other=1)])])
+    path = write(tmp_path / "a.tar", *[(f"{k}.png", k) for k in range(3)],
+                 *[(f"{k}.json", json.dumps(v).encode()) for k,
+                   v in enumerate([dict(label=1.0), dict(label="2", caption=None), dict(other=1)])])
     rows = load(path)[0]
     assert [rows[f"a.tar/{k}"] for k in range(3)] == [(0, "", 1), (1, "", 2), (2, "", -1)]
 
 
-@pytest.mark.parametrize("names", [("train-0.tar", "test-0.tar"), ("set-Train-000.tar", "set-VAL-000.tar"), ("training_1.tar", "validation_1.tar"), ("train/0.tar", "test/0.tar"), ("Train/0.tar", "val/0.tar")])
+@pytest.mark.parametrize("names", [("train-0.tar", "test-0.tar"), ("set-Train-000.tar", "set-VAL-000.tar"),
+                                   ("training_1.tar", "validation_1.tar"), ("train/0.tar", "test/0.tar"),
+                                   ("Train/0.tar", "val/0.tar")])
 def test_splits(tmp_path, names):
     for k, name in enumerate(names):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -132,7 +150,8 @@ def test_splits_beside_others(tmp_path):
 
 def test_a_fifth(tmp_path):
     path = write(tmp_path / "a.tar", *[(f"{i}.png", 1) for i in range(20)])
-    with pytest.warns(UserWarning, match="about a fifth, .* of 20, is held out for testing"): tar_shards(path, 4)
+    with pytest.warns(UserWarning, match="about a fifth, .* of 20, is held out for testing"):
+        tar_shards(path, 4)
 
 
 def header(name, size, kind=b"0"):
@@ -150,15 +169,19 @@ def test_crafted(tmp_path):
     content = open(good, "rb").read()
     one = content[:1024]
     crafted = dict(
-        empty=b"", words=b"no archive " * 100, gz=gzip.compress(content), zip=b"PK\x03\x04" + bytes(600), cut=content[:700], cut_later=content[:1024 + 512 + 20],
-        huge=header("0.png", b"77777777777\0") + bytes(1024), far=header("0.png", b"\x80" + bytes(4) + b"\x7f" + b"\xff" * 6) + bytes(1024),
-        negative=one + header("1.png", b"\xff" * 11 + b"\x00") + bytes(1024), long_name=header("0.png", b"77777777777\0", b"L") + bytes(1024),
+        empty=b"", words=b"no archive " * 100, gz=gzip.compress(content), zip=b"PK\x03\x04" + bytes(600),
+        cut=content[:700], cut_later=content[:1024 + 512 + 20],
+        huge=header("0.png", b"77777777777\0") + bytes(1024),
+        far=header("0.png", b"\x80" + bytes(4) + b"\x7f" + b"\xff" * 6) + bytes(1024),
+        negative=one + header("1.png", b"\xff" * 11 + b"\x00") + bytes(1024),
+        long_name=header("0.png", b"77777777777\0", b"L") + bytes(1024),
         pax=header("0.png", b"\x80" + bytes(4) + b"\x7f" + b"\xff" * 6, b"x") + bytes(1024), joined=content + content,
     )
     for name, bad in crafted.items():
         path = tmp_path / f"{name}.tar"
         path.write_bytes(bad)
-        with pytest.raises(ValueError, match=f"^data: .*{name}.tar' (is not an uncompressed tar archive, or is truncated|goes on after its end)"): load(str(path))
+        with pytest.raises(ValueError, match=f"^data: .*{name}.tar' (is not an uncompressed tar archive, or is truncated|goes on after its end)"):
+            load(str(path))
     with pytest.raises(ValueError, match="It is packed with gzip"): load(str(tmp_path / "gz.tar"))
     (tmp_path / "unmarked.tar").write_bytes(one)
     rows, _, said = load(str(tmp_path / "unmarked.tar"))
@@ -169,7 +192,9 @@ def test_no_archive(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no archive"): load(str(tmp_path))
     with pytest.raises(ValueError, match="names 10000000000 archives"): load("x-{0..9999999999}.tar")
     path = write(tmp_path / "a.tar", ("0.txt", b"only a text"))
-    with pytest.warns(UserWarning, match="1 samples of a.tar have no image"), pytest.raises(FileNotFoundError, match="no images in 1 archives"): tar_shards(path)
+    with pytest.warns(UserWarning, match="1 samples of a.tar have no image"), pytest.raises(FileNotFoundError,
+            match="no images in 1 archives"):
+        tar_shards(path)
 
 
 def test_odd_folder_names(tmp_path):
@@ -182,7 +207,8 @@ def test_odd_folder_names(tmp_path):
 def test_other_archives_of_a_folder(tmp_path):
     write(tmp_path / "B.TAR", ("0.png", 1))
     write(tmp_path / "a.tar", ("0.png", 1))
-    for name in ("c.tar.gz", "d.tar.gz", "e.tar.zst", "a_stats.json", "a.parquet"): (tmp_path / name).write_bytes(b"?")
+    for name in ("c.tar.gz", "d.tar.gz", "e.tar.zst", "a_stats.json", "a.parquet"):
+        (tmp_path / name).write_bytes(b"?")
     rows, _, said = load(str(tmp_path))
     assert set(rows) == {"B.TAR/0", "a.tar/0"} and len(said) == 1
     assert "skipped 3 files of" in said[0] and ".tar.gz (2), .tar.zst (1). Unpack" in said[0]

@@ -1,4 +1,4 @@
-"""Images that cannot be read leave their batch, with their companions, counted and named; or stop the run where asked for."""
+"""Images that cannot be read leave their batch, with their companions, counted and named; or stop the run if asked to."""
 import warnings
 from dataclasses import replace
 
@@ -67,13 +67,16 @@ def test_strict(folder):
     data = image_folder(folder, 4, memory=0, strict=True).train
     assert data.strict
     for options in (dict(workers=0), dict(workers=1)):
-        with pytest.raises(ValueError, match="^data: cannot read '03.png' of .*UnidentifiedImageError.*Remove or replace it$"): list(batches(data, 4, **options))
+        with pytest.raises(ValueError, match="^data: cannot read '03.png' of .*UnidentifiedImageError.*Remove or replace it$"):
+            list(batches(data, 4, **options))
     assert data.subset(torch.arange(5)).strict
-    with pytest.raises(ValueError, match="cannot read '03.png'"): image_folder(folder, 4, strict=True, progress=False).train
+    with pytest.raises(ValueError, match="cannot read '03.png'"):
+        image_folder(folder, 4, strict=True, progress=False).train
 
 
 def test_in_memory(folder):
-    with pytest.warns(UserWarning, match="skipped 3 of 24 images"): data = image_folder(folder, 4, progress=False).train
+    with pytest.warns(UserWarning, match="skipped 3 of 24 images"):
+        data = image_folder(folder, 4, progress=False).train
     assert len(data) == 21 and list(data.skipped) == ["03.png", "04.png", "17.png"]
     assert data.unreadable == {}
     with warnings.catch_warnings():
@@ -86,13 +89,15 @@ def test_companions_go_together(data):
     found, said = run(data, companion=companion)
     left = sorted(n for part in numbers(found) for n in part)
     assert left == [n for n in range(24) if n not in BROKEN and (n + 1) % 24 not in BROKEN]
-    for b in found: assert b.companions[:, 0, 0, 0].tolist() == [(n + 1) % 24 * 10 for n in b.numbers.tolist()]
+    for b in found:
+        assert b.companions[:, 0, 0, 0].tolist() == [(n + 1) % 24 * 10 for n in b.numbers.tolist()]
     assert sorted(data.unreadable) == [3, 4, 17] and len(said) == 1
 
 
 def test_skip_and_share(data):
     whole, _ = run(data, 6, generator=generator(0))
-    for skip in range(5): assert numbers(run(data, 6, generator=generator(0), skip=skip)[0]) == numbers(whole)[skip:]
+    for skip in range(5):
+        assert numbers(run(data, 6, generator=generator(0), skip=skip)[0]) == numbers(whole)[skip:]
     parts = [run(data, 6, generator=generator(0), share=(k, 2))[0] for k in range(2)]
     assert [a + b for a, b in zip(*map(numbers, parts), strict=True)] == numbers(whole)
 
@@ -103,7 +108,8 @@ def test_a_batch_without_any(data):
     found, _ = run(data, 2, among=torch.tensor([0, 1, 3, 4, 5, 6]), skip=1) # counts the batch that was left out
     assert numbers(found) == [[5, 6]]
     assert run(data, 2, among=torch.tensor([3, 4]))[0] == []
-    with pytest.raises(ValueError, match="none of 2 images of .* in this process's share of a batch can be read"): run(data, 4, among=torch.tensor([3, 4, 5, 6]), share=(0, 2))
+    with pytest.raises(ValueError, match="none of 2 images of .* in this process's share of a batch can be read"):
+        run(data, 4, among=torch.tensor([3, 4, 5, 6]), share=(0, 2))
 
 
 def test_empty_shares_stay(data):
@@ -121,18 +127,29 @@ def test_numbers_of_subsets(data):
 def test_read_reports(data):
     images, failures = data.read(torch.tensor([2, 3]))
     assert list(failures) == [3] and images[1].eq(0).all() and images[0, 0, 0, 0] == 20
-    assert [list(failures) for _, _, failures in data.reads(torch.arange(8).split(4), 0)] == [[3], [4]] and list(data.unreadable) == [3, 4]
+    assert [list(failures) for _, _, failures in data.reads(torch.arange(8).split(4), 0)] == [[3],
+            [4]] and list(data.unreadable) == [3, 4]
 
 
 @pytest.mark.parametrize("options, error, says", [
-    (dict(batch_size=0), ValueError, "batch_size: 0"), (dict(batch_size=-3), ValueError, "batch_size: -3"), (dict(batch_size=2.5), TypeError, "batch_size: 2.5"),
-    (dict(batch_size=None), TypeError, "batch_size: None"), (dict(batch_size="4"), TypeError, "batch_size: '4'"), (dict(batch_size=True), TypeError, "batch_size: True"),
-    (dict(batch_size=float("nan")), TypeError, "batch_size: nan"), (dict(skip=-1), ValueError, "skip: -1"), (dict(skip=None), TypeError, "skip"), (dict(workers=-2), ValueError, "workers: -2"),
-    (dict(workers=1.5), TypeError, "workers: 1.5"), (dict(share=(2, 2)), ValueError, "share: 2"), (dict(share=(-1, 2)), ValueError, "share: -1"), (dict(share=(0, 0)), ValueError, "share: 0"),
-    (dict(share=3), TypeError, "share: 3"), (dict(share=None), TypeError, "share"), (dict(among=[1, 2]), TypeError, "among: list"), (dict(among=torch.tensor([-1])), ValueError, "among: numbers from -1"),
-    (dict(among=torch.tensor([24])), ValueError, "among: numbers from 24 to 24 for 24 images"), (dict(among=torch.tensor([0.0])), ValueError, "among: torch.float32"),
-    (dict(among=torch.ones(24, dtype=torch.bool)), ValueError, "among: torch.bool"), (dict(companion=torch.arange(5)), ValueError, "companion: 5 numbers for 24 images"),
-    (dict(companion=torch.arange(24) - 1), ValueError, "companion: numbers from -1"), (dict(generator=0), TypeError, "generator: int"), (dict(drop_last="no"), TypeError, "drop_last: 'no'"),
+    (dict(batch_size=0), ValueError, "batch_size: 0"), (dict(batch_size=-3), ValueError, "batch_size: -3"),
+    (dict(batch_size=2.5), TypeError, "batch_size: 2.5"),
+    (dict(batch_size=None), TypeError, "batch_size: None"),
+    (dict(batch_size="4"), TypeError, "batch_size: '4'"),
+    (dict(batch_size=True), TypeError, "batch_size: True"),
+    (dict(batch_size=float("nan")), TypeError, "batch_size: nan"), (dict(skip=-1), ValueError, "skip: -1"),
+    (dict(skip=None), TypeError, "skip"), (dict(workers=-2), ValueError, "workers: -2"),
+    (dict(workers=1.5), TypeError, "workers: 1.5"), (dict(share=(2, 2)), ValueError, "share: 2"),
+    (dict(share=(-1, 2)), ValueError, "share: -1"), (dict(share=(0, 0)), ValueError, "share: 0"),
+    (dict(share=3), TypeError, "share: 3"), (dict(share=None), TypeError, "share"),
+    (dict(among=[1, 2]), TypeError, "among: list"),
+    (dict(among=torch.tensor([-1])), ValueError, "among: numbers from -1"),
+    (dict(among=torch.tensor([24])), ValueError, "among: numbers from 24 to 24 for 24 images"),
+    (dict(among=torch.tensor([0.0])), ValueError, "among: torch.float32"),
+    (dict(among=torch.ones(24, dtype=torch.bool)), ValueError, "among: torch.bool"),
+    (dict(companion=torch.arange(5)), ValueError, "companion: 5 numbers for 24 images"),
+    (dict(companion=torch.arange(24) - 1), ValueError, "companion: numbers from -1"),
+    (dict(generator=0), TypeError, "generator: int"), (dict(drop_last="no"), TypeError, "drop_last: 'no'"),
 ])
 def test_bad_arguments(data, options, error, says):
     with pytest.raises(error, match=f"^{says}"): next(batches(data, options.pop("batch_size", 4), **options))
@@ -150,6 +167,9 @@ def test_a_data_set_of_ones_own(data):
     "A class that says only how to read is strict as well."
     class Own(TensorSet):
         def read(self, numbers): return self.batch(numbers), {2: "torn"}
-    own = Own(name="own", classes=(), labels=torch.full((4,), -1), captions=[""] * 4, caption_source="none", size=4, images=torch.zeros(4, 3, 4, 4, dtype=torch.uint8))
-    with pytest.warns(UserWarning, match="1 of 4 images of own"): assert numbers(batches(own, 4)) == [[0, 1, 3]]
-    with pytest.raises(ValueError, match="cannot read '2' of own .torn."): list(batches(replace(own, strict=True), 4))
+    own = Own(name="own", classes=(), labels=torch.full((4,), -1), captions=[""] * 4, caption_source="none",
+              size=4, images=torch.zeros(4, 3, 4, 4, dtype=torch.uint8))
+    with pytest.warns(UserWarning, match="1 of 4 images of own"):
+        assert numbers(batches(own, 4)) == [[0, 1, 3]]
+    with pytest.raises(ValueError, match="cannot read '2' of own .torn."):
+        list(batches(replace(own, strict=True), 4))

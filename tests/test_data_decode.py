@@ -1,4 +1,4 @@
-"""Every kind of picture comes out with the right values, by every way: from memory, streamed, out of archives, and from Hugging Face."""
+"""Every kind of picture comes out with the right values: from memory, streamed, out of archives, from Hugging Face."""
 import io
 import struct
 import tarfile
@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, features
 
-from clip_help_simclr.data import EncodedSet, TensorSet, _decode, image_folder, load_data, tar_shards
+from clip_help_simclr.data import EncodedSet, TensorSet, decode, image_folder, load_data, tar_shards
 
 SIDE = 8
 
@@ -30,7 +30,7 @@ def row(file, channels=3, background="white"):
     "The channels of the first row of pixels."
     size = Image.open(file).size[0]
     file.seek(0)
-    return _decode(file, size, channels, background)[:, 0].tolist()
+    return decode(file, size, channels, background)[:, 0].tolist()
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
@@ -44,13 +44,13 @@ def test_16_bits(form):
 
 def test_16_bits_big_endian():
     image = Image.frombytes("I;16B", (2, 2), struct.pack(">4H", 0, 65_535, 257 * 7, 257 * 9))
-    assert _decode(encoded(image, "TIFF"), 2, 1).flatten().tolist() == [0, 255, 7, 9]
+    assert decode(encoded(image, "TIFF"), 2, 1).flatten().tolist() == [0, 255, 7, 9]
 
 
 def test_16_bits_resized():
     noise = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint16)
     deep, shallow = Image.fromarray(noise * 257), Image.fromarray(noise.astype(np.uint8))
-    assert torch.equal(_decode(encoded(deep), SIDE), _decode(encoded(shallow), SIDE))
+    assert torch.equal(decode(encoded(deep), SIDE), decode(encoded(shallow), SIDE))
 
 
 @pytest.mark.parametrize("levels, dtype, expected", [
@@ -65,13 +65,16 @@ def test_32_bits(levels, dtype, expected):
     assert row(encoded(ramp(levels, dtype), "TIFF")) == [expected] * 3
 
 
-@pytest.mark.parametrize("levels, dtype", [([-1, 0, 5], np.int32), ([0, 1, np.nan], np.float32), ([0, 1, np.inf], np.float32), ([-0.5, 0, 1], np.float32)])
+@pytest.mark.parametrize("levels, dtype", [([-1, 0, 5], np.int32), ([0, 1, np.nan], np.float32),
+                                           ([0, 1, np.inf], np.float32), ([-0.5, 0, 1], np.float32)])
 def test_32_bits_of_unusual_range(levels, dtype):
-    with pytest.raises(ValueError, match="Convert it to 8 or 16 bits"): _decode(encoded(ramp(levels, dtype), "TIFF"), 3)
+    with pytest.raises(ValueError, match="Convert it to 8 or 16 bits"):
+        decode(encoded(ramp(levels, dtype), "TIFF"), 3)
 
 
 def test_one_bit_and_palette():
-    assert row(encoded(Image.fromarray(np.array([[0, 255], [0, 255]], dtype=np.uint8)).convert("1"))) == [[0, 255]] * 3
+    assert row(encoded(Image.fromarray(np.array([[0, 255], [0, 255]], dtype=np.uint8)).convert("1"))) == [[0,
+            255]] * 3
     palette = Image.new("P", (2, 2), 1)
     palette.putpalette([9, 9, 9, 10, 20, 30])
     assert row(encoded(palette)) == [[10, 10], [20, 20], [30, 30]]
@@ -105,26 +108,27 @@ def clear_pictures():
 def test_transparency(kind):
     file, shown = clear_pictures()[kind]
     for background, behind in (("white", (255, 255, 255)), ("#102030", (16, 32, 48))):
-        pixels = _decode(file, 2, 3, background)[:, 0].T.tolist()
+        pixels = decode(file, 2, 3, background)[:, 0].T.tolist()
         assert pixels == [list(shown), list(behind)]
-    kept = _decode(file, 2, 4)[:, 0].T.tolist()
+    kept = decode(file, 2, 4)[:, 0].T.tolist()
     assert kept[0] == [*shown, 255] and kept[1][3] == 0
-    assert _decode(file, 2, 1)[0, 0].tolist() == [Image.new("RGB", (1, 1), shown).convert("L").getpixel((0, 0)), 255]
+    assert decode(file, 2, 1)[0, 0].tolist() == [Image.new("RGB", (1, 1), shown).convert("L").getpixel((0, 0)), 255]
 
 
 def test_half_transparent_and_resized():
     image = Image.fromarray(np.array([[[0, 0, 0, 128]]], dtype=np.uint8))
-    assert _decode(encoded(image), 1).flatten().tolist() == [127] * 3
+    assert decode(encoded(image), 1).flatten().tolist() == [127] * 3
     logo = np.zeros((64, 64, 4), dtype=np.uint8)
     logo[..., 3] = np.arange(64)[None] % 2 * 255 # black lines, black hidden between them
-    assert 120 < _decode(encoded(Image.fromarray(logo)), SIDE).float().mean() < 135
+    assert 120 < decode(encoded(Image.fromarray(logo)), SIDE).float().mean() < 135
 
 
 def test_opaque_as_ever():
     noise = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     solid = np.dstack([noise, np.full((24, 24), 255, dtype=np.uint8)])
-    expected = torch.from_numpy(np.array(Image.fromarray(noise).resize((SIDE, SIDE), Image.Resampling.BICUBIC))).permute(2, 0, 1)
-    for image in (noise, solid): assert torch.equal(_decode(encoded(Image.fromarray(image)), SIDE), expected)
+    expected = torch.from_numpy(np.array(Image.fromarray(noise).resize((SIDE, SIDE),
+            Image.Resampling.BICUBIC))).permute(2, 0, 1)
+    for image in (noise, solid): assert torch.equal(decode(encoded(Image.fromarray(image)), SIDE), expected)
 
 
 def without_adobe_marker(file):
@@ -136,10 +140,11 @@ def without_adobe_marker(file):
 
 def test_cmyk():
     red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
-    for form in ("JPEG", "TIFF"): assert _decode(encoded(red, form), 1)[:, 0, 0].tolist() == [255, 0, 0]
-    assert _decode(encoded(red, "JPEG"), 1, 4)[:, 0, 0].tolist() == [255, 0, 0, 255]
-    negative = Image.new("CMYK", (16, 16), (255, 0, 0, 255)) # Pillow writes the negative, and Adobe's marker, which says so
-    assert _decode(without_adobe_marker(encoded(negative, "JPEG")), 1)[:, 0, 0].tolist() == [255, 0, 0]
+    for form in ("JPEG", "TIFF"): assert decode(encoded(red, form), 1)[:, 0, 0].tolist() == [255, 0, 0]
+    assert decode(encoded(red, "JPEG"), 1, 4)[:, 0, 0].tolist() == [255, 0, 0, 255]
+    negative = Image.new("CMYK", (16, 16),
+                         (255, 0, 0, 255)) # Pillow writes the negative, and Adobe's marker, which says so
+    assert decode(without_adobe_marker(encoded(negative, "JPEG")), 1)[:, 0, 0].tolist() == [255, 0, 0]
 
 
 def test_turned():
@@ -151,14 +156,16 @@ def test_turned():
         image = Image.fromarray(half)
         if mode == "I;16": image = Image.fromarray(half.astype(np.uint16) * 257)
         else: image = image.convert(mode)
-        upright = _decode(encoded(image, form, exif=exif), 40)[0, 20] > 127
+        upright = decode(encoded(image, form, exif=exif), 40)[0, 20] > 127
         assert upright.tolist() == [False] * 20 + [True] * 20, mode
 
 
 def test_reduced_jpeg():
     "What is decoded at a fraction of its size has the same colours, in grey and in CMYK too."
-    for image, expected in ((Image.new("L", (800, 640), 77), [77] * 3), (Image.new("CMYK", (800, 640), (0, 255, 255, 0)), [255, 0, 0]), (Image.new("RGB", (800, 640), (10, 200, 30)), [10, 200, 30])):
-        shown = _decode(encoded(image, "JPEG", quality=95), SIDE).float().mean((1, 2))
+    for image, expected in ((Image.new("L", (800, 640), 77), [77] * 3),
+                            (Image.new("CMYK", (800, 640), (0, 255, 255, 0)), [255, 0, 0]),
+                            (Image.new("RGB", (800, 640), (10, 200, 30)), [10, 200, 30])):
+        shown = decode(encoded(image, "JPEG", quality=95), SIDE).float().mean((1, 2))
         assert (shown - torch.tensor(expected)).abs().max() <= 3
 
 
@@ -176,21 +183,25 @@ def pictures(tmp_path):
     return tmp_path
 
 
-EXPECTED = {3: [(40,) * 3, (0, 0, 128), (90,) * 3, (255, 0, 0)], 1: [(40,), (15,), (90,), (76,)], 4: [(40, 40, 40, 255), (0, 0, 0, 0), (90, 90, 90, 255), (255, 0, 0, 255)]}
+EXPECTED = {3: [(40,) * 3, (0, 0, 128), (90,) * 3, (255, 0, 0)], 1: [(40,), (15,), (90,), (76,)],
+            4: [(40, 40, 40, 255), (0, 0, 0, 0), (90, 90, 90, 255), (255, 0, 0, 255)]}
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("memory", [0, 2**30])
 @pytest.mark.parametrize("source", ["folder", "webdataset", "hf"])
 def test_every_way(pictures, source, memory, channels, monkeypatch):
-    spec = dict(folder=f"folder:{pictures / 'pictures'}", webdataset=f"webdataset:{pictures}", hf=f"hf:{pictures / 'hf'}")[source]
+    spec = dict(folder=f"folder:{pictures / 'pictures'}", webdataset=f"webdataset:{pictures}",
+                hf=f"hf:{pictures / 'hf'}")[source]
     if source == "hf":
         datasets = pytest.importorskip("datasets")
         datasets.disable_progress_bars()
-        files = [dict(image=str(pictures / "pictures" / "train" / name)) for name in ("a.png", "b.png", "c.png", "d.JPG")]
+        files = [dict(image=str(pictures / "pictures" / "train" / name)) for name in ("a.png", "b.png", "c.png",
+                "d.JPG")]
         part = datasets.Dataset.from_list(files, datasets.Features(image=datasets.Image()))
         datasets.DatasetDict(train=part, test=part).save_to_disk(str(pictures / "hf"))
-    train, test = load_data(spec, size=5, channels=channels, background="#000080", memory=memory, progress=False, workers=0)
+    train, test = load_data(spec, size=5, channels=channels, background="#000080", memory=memory, progress=False,
+                            workers=0)
     for data in (train, test):
         assert isinstance(data, TensorSet if memory else EncodedSet) and data.channels == channels
         images = data.batch(torch.arange(4))
@@ -199,11 +210,13 @@ def test_every_way(pictures, source, memory, channels, monkeypatch):
 
 
 def test_channels_elsewhere():
-    grey = TensorSet(name="g", classes=(), labels=torch.full((2,), -1), captions=["", ""], caption_source="none", size=4, channels=1, images=torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
+    grey = TensorSet(name="g", classes=(), labels=torch.full((2,), -1), captions=["", ""], caption_source="none",
+                     size=4, channels=1, images=torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
     assert grey[0].image.shape == (1, 4, 4) and grey.subset(torch.tensor([1])).channels == 1
     with pytest.raises(ValueError, match="channels=1"): replace(grey, channels=3)
     for spec in ("digits", "shapes", "cifar10:/nowhere"):
-        with pytest.raises(ValueError, match="channels: 1, but the images of .* have 3"): load_data(spec, channels=1)
+        with pytest.raises(ValueError, match="channels: 1, but the images of .* have 3"):
+            load_data(spec, channels=1)
 
 
 def test_fingerprint_knows_channels(pictures):
@@ -214,7 +227,7 @@ def test_fingerprint_knows_channels(pictures):
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
 def test_avif():
-    shown = _decode(encoded(Image.new("RGB", (16, 16), (200, 30, 30)), "AVIF"), SIDE).float().mean((1, 2))
+    shown = decode(encoded(Image.new("RGB", (16, 16), (200, 30, 30)), "AVIF"), SIDE).float().mean((1, 2))
     assert (shown - torch.tensor([200, 30, 30])).abs().max() < 6
 
 

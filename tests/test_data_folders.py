@@ -35,12 +35,14 @@ CAPTIONS = dict(zip(FOUR, ("a", "b", "c", "d")))
 
 def captions(root):
     train, test, said = load(root)
-    found = {f"train/{i}": c for i, c in zip(train.ids, train.captions)} | {f"test/{i}": c for i, c in zip(test.ids, test.captions)}
+    found = {f"train/{i}": c for i, c in zip(train.ids, train.captions)} | {f"test/{i}": c for i,
+            c in zip(test.ids, test.captions)}
     return found, (train.caption_source, test.caption_source), said
 
 
 def table(path, rows, kind="csv", header="file_name,text", **encoding):
-    lines = [f"{name},{text}" for name, text in rows] if kind == "csv" else [json.dumps(dict(file_name=n, text=t)) for n, t in rows]
+    lines = [f"{name},{text}" for name, text in rows] if kind == "csv" else [json.dumps(dict(file_name=n,
+            text=t)) for n, t in rows]
     Path(path, f"metadata.{kind}").write_text("\n".join([header] * (kind == "csv") + lines) + "\n", **encoding)
 
 
@@ -48,7 +50,8 @@ def table(path, rows, kind="csv", header="file_name,text", **encoding):
 @pytest.mark.parametrize("where, name", [
     ("", lambda file: file), ("", lambda file: file.replace("/", "\\")), ("", lambda file: f"./{file}"),
     ("", lambda file: file.split("/", 1)[1]), ("", lambda file: file.split("/")[-1]),
-    ("train test", lambda file: file), ("train test", lambda file: file.split("/", 1)[1]), ("train test", lambda file: file.split("/")[-1]),
+    ("train test", lambda file: file), ("train test", lambda file: file.split("/", 1)[1]),
+    ("train test", lambda file: file.split("/")[-1]),
     ("train/cat train/dog test/cat test/dog", lambda file: file.split("/")[-1]),
     ("train/cat train/dog test/cat test/dog", lambda file: file),
     ("train/cat train/dog test/cat test/dog", lambda file: file.split("/", 1)[1].replace("/", "\\")),
@@ -56,7 +59,8 @@ def table(path, rows, kind="csv", header="file_name,text", **encoding):
 def test_places_and_names(tmp_path, kind, where, name):
     make(tmp_path, *FOUR)
     for folder in where.split() or [""]:
-        table(tmp_path / folder, [(name(file), text) for file, text in CAPTIONS.items() if file.startswith(folder)], kind)
+        table(tmp_path / folder, [(name(file), text) for file,
+                                  text in CAPTIONS.items() if file.startswith(folder)], kind)
     assert captions(tmp_path) == (CAPTIONS, ("metadata file",) * 2, [])
 
 
@@ -65,13 +69,15 @@ def test_absolute_names_and_accents(tmp_path):
     rows = [(str(tmp_path / "train/cat/cafe\u0301.png"), "composed otherwise"), (str(tmp_path / FOUR[1]), "b")]
     table(tmp_path, rows, encoding="utf-8-sig", header="File_Name, TEXT ")
     found, source, said = captions(tmp_path)
-    assert (found["train/cat/caf\u00e9.png"], found[FOUR[1]], source, said) == ("composed otherwise", "b", ("metadata file", "none"), [])
+    assert (found["train/cat/caf\u00e9.png"], found[FOUR[1]], source, said) == ("composed otherwise", "b",
+            ("metadata file", "none"), [])
 
 
 def test_names_that_match_nothing(tmp_path):
     make(tmp_path, *FOUR)
     table(tmp_path, [(f"/elsewhere/{k}.png", "no") for k in range(234)])
-    with pytest.raises(ValueError, match=r"0 of 234 names in .*metadata.csv' match, e.g. '/elsewhere/0.png'; an image is called e.g. 'train/cat/x.png'"): load(tmp_path)
+    with pytest.raises(ValueError, match=r"0 of 234 names in .*metadata.csv' match, e.g. '/elsewhere/0.png'; an image is called e.g. 'train/cat/x.png'"):
+        load(tmp_path)
     table(tmp_path, [*CAPTIONS.items(), ("gone.png", "g"), ("train/cat/../../test/dog/q.png", "h")])
     found, _, said = captions(tmp_path)
     assert found == CAPTIONS and len(said) == 1 and "2 of 6 names" in said[0] and "'gone.png'" in said[0]
@@ -80,7 +86,8 @@ def test_names_that_match_nothing(tmp_path):
 def test_ambiguous_names(tmp_path):
     make(tmp_path, "train/cat/1.png", "train/dog/1.png", "test/cat/1.png")
     table(tmp_path, [("cat/1.png", "which?")])
-    with pytest.raises(ValueError, match="'cat/1.png' in .* may be 'test/cat/1.png' or 'train/cat/1.png'. Write names relative to"): load(tmp_path)
+    with pytest.raises(ValueError, match="'cat/1.png' in .* may be 'test/cat/1.png' or 'train/cat/1.png'. Write names relative to"):
+        load(tmp_path)
     table(tmp_path, [("1.png", "which?")])
     with pytest.raises(ValueError, match="may be"): load(tmp_path)
 
@@ -96,12 +103,14 @@ def test_rows_given_twice_and_tables_of_several_folders(tmp_path):
 
 
 @pytest.mark.parametrize("content, says", [
-    (b"file_name,text\ntrain/cat/x.png,caf\xe9\n", "not UTF-8 .byte 0xe9 at 34; Latin-1 or Windows-1252.*iconv -f WINDOWS-1252"),
+    (b"file_name,text\ntrain/cat/x.png,caf\xe9\n",
+     "not UTF-8 .byte 0xe9 at 34; Latin-1 or Windows-1252.*iconv -f WINDOWS-1252"),
     ("file_name,text\ntrain/cat/x.png,a\n".encode("utf-16"), "not UTF-8.*UTF-16"),
     ("file_name,text\ntrain/cat/x.png,a\n".encode("utf-16-le"), "not UTF-8.*UTF-16"),
     (b"train/cat/x.png,a cat\ntrain/dog/y.png,a dog\n", "header missing"),
     (b"file_name;text\ntrain/cat/x.png;a cat\n", "separator"),
-    (b"file_name,text\ntrain/cat/x.png,a cat, asleep\n", "line 2 has 3 values, the header 2; put captions with commas in quotes"),
+    (b"file_name,text\ntrain/cat/x.png,a cat, asleep\n",
+     "line 2 has 3 values, the header 2; put captions with commas in quotes"),
     (b"file_name,text\ntrain/cat/x.png\n", "line 2 has 1 values"),
     (b"", "has no rows"), (b"file_name,text\n", "has no rows"),
     (b"file_name,text\ntrain/cat/x.png,\ntrain/dog/y.png, \n", "are empty. Fill the column text"),
@@ -147,25 +156,30 @@ def test_texts_that_fit_no_image(tmp_path):
 
 
 @pytest.mark.parametrize("train, test", [
-    ("train", "test"), ("Train", "Test"), ("TRAIN", "VAL"), ("training", "testing"), ("train_images", "test_images"), ("images_train", "images_val"),
-    ("train2017", "val2017"), ("Training", "Validation"), ("train", "valid"), ("trainset", "testset"), ("train-set", "test set"),
+    ("train", "test"), ("Train", "Test"), ("TRAIN", "VAL"), ("training", "testing"),
+    ("train_images", "test_images"), ("images_train", "images_val"),
+    ("train2017", "val2017"), ("Training", "Validation"), ("train", "valid"), ("trainset", "testset"),
+    ("train-set", "test set"),
 ])
 def test_names_of_splits(tmp_path, train, test):
     make(tmp_path, f"{train}/cat/a.png", f"{train}/dog/b.png", f"{test}/dog/c.png")
     first, second, said = load(tmp_path)
-    assert (first.ids, first.classes, second.ids, second.labels.tolist(), said) == (["cat/a.png", "dog/b.png"], ("cat", "dog"), ["dog/c.png"], [1], [])
+    assert (first.ids, first.classes, second.ids, second.labels.tolist(), said) == (["cat/a.png", "dog/b.png"],
+            ("cat", "dog"), ["dog/c.png"], [1], [])
 
 
 def test_splits_that_are_not_clear(tmp_path):
     make(tmp_path / "two", "Train/a/1.png", "training/a/1.png", "test/a/1.png")
-    with pytest.raises(ValueError, match="has Train and training, which all mean train"): load(tmp_path / "two")
+    with pytest.raises(ValueError, match="has Train and training, which all mean train"):
+        load(tmp_path / "two")
     make(tmp_path / "more", "train/a/1.png", "test/a/2.png", "val/a/3.png", "extra/a/4.png", "5.png")
     train, test, said = load(tmp_path / "more")
     assert (train.ids, test.ids, len(said)) == (["a/1.png"], ["a/2.png"], 1)
     assert "left out beside them: extra/, val/, 1 images" in said[0]
     make(tmp_path / "class", "Train/1.png", "Bus/2.png", "Car/3.png", "Car/4.png", "Car/5.png")
     train, test, said = load(tmp_path / "class")
-    assert train.classes == ("Bus", "Car", "Train") and "Train counts as a class" in said[0] and "held out" in said[1] and len(said) == 2
+    assert train.classes == ("Bus", "Car",
+                             "Train") and "Train counts as a class" in said[0] and "held out" in said[1] and len(said) == 2
     make(tmp_path / "above", "set/train/a/1.png", "set/test/a/2.png", "set/test/a/3.png")
     said = load(tmp_path / "above")[2]
     assert "set/test, set/train count as classes or parts of them" in said[0]
@@ -182,10 +196,12 @@ def test_a_fifth_is_held_out(tmp_path, files):
 
 def test_endings(tmp_path):
     make(tmp_path, *FOUR)
-    for name in ("a.JPG", "b.jpeg", "c.jfif", "d.tif", "e.TIFF", "f.gif", "g.bmp", "h.webp", "i.ppm", "j.Png", "k.tga", "l.jpe"):
+    for name in ("a.JPG", "b.jpeg", "c.jfif", "d.tif", "e.TIFF", "f.gif", "g.bmp", "h.webp", "i.ppm", "j.Png",
+                 "k.tga", "l.jpe"):
         form = {"jfif": "JPEG", "jpg": "JPEG", "jpe": "JPEG", "tif": "TIFF"}.get(name[2:].lower(), name[2:].upper())
         Image.new("RGB", (6, 6)).save(tmp_path / "train/cat" / name, form)
-    for name in ("1.psd", "2.psd", "3.PSD", "4.heic", "README", "5.HEIC"): (tmp_path / "train/dog" / name).write_bytes(b"?")
+    for name in ("1.psd", "2.psd", "3.PSD", "4.heic", "README", "5.HEIC"):
+        (tmp_path / "train/dog" / name).write_bytes(b"?")
     for name in (".hidden.psd", "Thumbs.db"): (tmp_path / "train/dog" / name).write_bytes(b"?")
     (tmp_path / "test/dog/6.pdf").write_bytes(b"?")
     train, test, said = load(tmp_path)
@@ -204,7 +220,8 @@ def test_links(tmp_path):
     store = make(tmp_path / "store", "bee/1.png", "bee/2.png")
     (root / ".cache").mkdir()
     picture(root / ".cache" / "ant" / "3.png")
-    links = {"train/cat/self": ".", "train/dog/up": "..", "train/all": "../..", "train/aaa": "owl", "train/bee": store / "bee", "train/bee2": store / "bee",
+    links = {"train/cat/self": ".", "train/dog/up": "..", "train/all": "../..", "train/aaa": "owl",
+             "train/bee": store / "bee", "train/bee2": store / "bee",
              "train/ant": root / ".cache" / "ant", "train/dog/two": "../cat", "train/cat/two": "../dog"}
     for link, target in links.items(): os.symlink(target, root / link, target_is_directory=True)
     train, test, _ = load(root)
@@ -214,7 +231,8 @@ def test_links(tmp_path):
 
 def test_order_as_ever(tmp_path):
     "A folder's own files come before those of its subfolders, each sorted: the order that ids and labels had before."
-    make(tmp_path, "train/b.png", "train/z/2.png", "train/z/10.png", "train/z/sub/1.png", "train/z-a/1.png", "train/a/9.png", "test/a/1.png")
+    make(tmp_path, "train/b.png", "train/z/2.png", "train/z/10.png", "train/z/sub/1.png", "train/z-a/1.png",
+         "train/a/9.png", "test/a/1.png")
     expected = []
     for folder, folders, files in os.walk(tmp_path / "train"):
         folders.sort()

@@ -58,30 +58,38 @@ def test_label_columns(tmp_path, column, feature, values, classes, labels):
 def test_words_of_both_parts(tmp_path):
     train, test = (made(dict(label=words), dict(label=TEXT), 2) for words in (["b", "d"], ["a", "b"]))
     train, test, _ = load(saved(tmp_path, train, test))
-    assert (train.classes, test.classes, train.labels.tolist(), test.labels.tolist()) == (("a", "b", "d"),) * 2 + ([1, 2], [0, 1])
+    assert (train.classes, test.classes, train.labels.tolist(), test.labels.tolist()) == (("a", "b", "d"),
+            ) * 2 + ([1, 2], [0, 1])
 
 
 def test_the_user_chooses(tmp_path):
     fine = datasets.ClassLabel(names=["owl", "bee", "oak"])
-    path = saved(tmp_path, made(dict(fine=[2, 1, 0, 0], coarse=[1, 0, 0, 0], word=list("abca")), dict(fine=fine, coarse=CLASS, word=TEXT)))
-    with pytest.raises(ValueError, match=r"2 columns of class labels: fine, coarse. Choose one, as in hf:PATH\?label=fine"): load(path)
+    path = saved(tmp_path, made(dict(fine=[2, 1, 0, 0], coarse=[1, 0, 0, 0], word=list("abca")),
+                                dict(fine=fine, coarse=CLASS, word=TEXT)))
+    with pytest.raises(ValueError, match=r"2 columns of class labels: fine, coarse. Choose one, as in hf:PATH\?label=fine"):
+        load(path)
     for column, classes in (("fine", ("owl", "bee", "oak")), ("coarse", ("cat", "dog")), ("word", ("a", "b", "c"))):
         assert load(f"{path}?label={column}")[0].classes == classes
-    with pytest.raises(ValueError, match="unknown column of labels 'corse'. Did you mean 'coarse'"): load(f"{path}?label=corse")
+    with pytest.raises(ValueError, match="unknown column of labels 'corse'. Did you mean 'coarse'"):
+        load(f"{path}?label=corse")
 
 
 def test_labels_of_other_kinds(tmp_path):
     train, _, said = load(saved(tmp_path, made(dict(label=[0.5] * 4), dict(label=datasets.Value("float32")))))
     assert train.classes == () and len(said) == 1 and "the column label of set holds" in said[0]
-    with pytest.raises(ValueError, match="the column label of set holds -7"): load(saved(tmp_path / "b", made(dict(label=[0, 1, -7, 0]), dict(label=WHOLE))))
+    with pytest.raises(ValueError, match="the column label of set holds -7"):
+        load(saved(tmp_path / "b", made(dict(label=[0, 1, -7, 0]), dict(label=WHOLE))))
 
 
 def test_captions(tmp_path):
     train, _, _ = load(saved(tmp_path, made(dict(text=["a", None, " ", "b "]), dict(text=TEXT))))
     assert (train.captions, train.caption_source) == (["a", "", "", "b "], "column text")
-    train, _, _ = load(saved(tmp_path / "b", made(dict(captions=[["a", "b"], [], ["c"], None]), dict(captions=datasets.Sequence(TEXT)))))
+    train, _, _ = load(saved(tmp_path / "b",
+                             made(dict(captions=[["a", "b"], [], ["c"], None]),
+                                  dict(captions=datasets.Sequence(TEXT)))))
     assert train.captions == ["a", "", "c", ""]
-    with pytest.raises(ValueError, match="the column caption of set holds 3"): load(saved(tmp_path / "c", made(dict(caption=[3] * 4), dict(caption=WHOLE))))
+    with pytest.raises(ValueError, match="the column caption of set holds 3"):
+        load(saved(tmp_path / "c", made(dict(caption=[3] * 4), dict(caption=WHOLE))))
 
 
 def test_train_alone_and_more_splits(tmp_path):
@@ -91,7 +99,8 @@ def test_train_alone_and_more_splits(tmp_path):
         train, test, said = load(tmp_path / f"{k}")
         assert len(train) + len(test) == 30 and len(said) == 1 and "held out for testing" in said[0]
     few, more = part.select(range(2)), part.select(range(3))
-    datasets.DatasetDict(dict(Train=part, validation=few, test=more, unsupervised=few)).save_to_disk(str(tmp_path / "four"))
+    datasets.DatasetDict(dict(Train=part, validation=few, test=more,
+                              unsupervised=few)).save_to_disk(str(tmp_path / "four"))
     train, test, said = load(tmp_path / "four")
     assert (len(train), len(test), len(said)) == (30, 3, 1) and "left out: validation, unsupervised" in said[0]
     datasets.DatasetDict(dict(a=part, b=part)).save_to_disk(str(tmp_path / "ab"))
@@ -115,16 +124,21 @@ def test_parquet(tmp_path):
     os.makedirs(tmp_path / "typed")
     for split in ("train", "test"): part.to_parquet(str(tmp_path / "typed" / f"{split}-00000.parquet"))
     train, test, said = load(tmp_path / "typed")
-    assert (train.classes, train.labels.tolist(), test.captions, said) == (("cat", "dog"), [1, 0, 1, 1], list("abcd"), [])
+    assert (train.classes, train.labels.tolist(), test.captions, said) == (("cat", "dog"), [1, 0, 1, 1],
+            list("abcd"), [])
     assert train.batch(torch.arange(4))[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
     import pandas as pd
     raw = [row for row in part.cast_column("image", datasets.Image(decode=False))]
     os.makedirs(tmp_path / "raw")
-    pd.DataFrame(dict(image=[r["image"]["bytes"] for r in raw], label=[1, 0, 1, 1])).to_parquet(tmp_path / "raw" / "train.parquet")
+    pd.DataFrame(dict(image=[r["image"]["bytes"] for r in raw],
+                      label=[1, 0, 1, 1])).to_parquet(tmp_path / "raw" / "train.parquet")
     train, test, _ = load(tmp_path / "raw")
-    assert sorted(train.batch(torch.arange(len(train)))[:, 0, 0, 0].tolist() + test.batch(torch.arange(len(test)))[:, 0, 0, 0].tolist()) == [0, 1, 2, 3]
+    assert sorted(train.batch(torch.arange(len(train)))[:, 0, 0,
+                                                        0].tolist() + test.batch(torch.arange(len(test)))[:, 0,
+                                                                0, 0].tolist()) == [0, 1, 2, 3]
     os.makedirs(tmp_path / "struct")
-    pd.DataFrame(dict(image=[dict(bytes=r["image"]["bytes"], path=None) for r in raw], label=[1, 0, 1, 1])).to_parquet(tmp_path / "struct" / "train.parquet")
+    pd.DataFrame(dict(image=[dict(bytes=r["image"]["bytes"], path=None) for r in raw],
+                      label=[1, 0, 1, 1])).to_parquet(tmp_path / "struct" / "train.parquet")
     assert sum(len(p) for p in load(tmp_path / "struct")[:2]) == 4
 
 
@@ -141,8 +155,11 @@ def test_image_folder(tmp_path):
 def test_nothing_there(tmp_path):
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "empty", "nobody/has-this"):
-        with pytest.raises(FileNotFoundError, match="is neither a folder of save_to_disk, of parquet files or of images"): load(path)
+        with pytest.raises(FileNotFoundError,
+                           match="is neither a folder of save_to_disk, of parquet files or of images"):
+            load(path)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "train.parquet").write_bytes(b"no parquet")
     with pytest.raises(FileNotFoundError, match="is neither a folder"): load(tmp_path / "broken")
-    with pytest.raises(ValueError, match="has no column of images, only"): load(saved(tmp_path, datasets.Dataset.from_dict(dict(a=[1]))))
+    with pytest.raises(ValueError, match="has no column of images, only"):
+        load(saved(tmp_path, datasets.Dataset.from_dict(dict(a=[1]))))

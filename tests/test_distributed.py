@@ -27,8 +27,8 @@ def losses(strategy, views, tile, gather):
     yield SpectralContrastive(strategy, views, tile, gather)
     if views == 2 and not isinstance(strategy, NearestOfOtherView):
         info, spectral = InfoNCE(0.2, strategy, tile, gather), SpectralContrastive(strategy, 2, tile, gather)
-        yield lambda z, guide: info(*z.chunk(2), guide)
-        yield lambda z, guide: spectral(z.chunk(2)[0], guide, z.chunk(2)[1])
+        yield lambda z, *, guide: info(*z.chunk(2), guide=guide)
+        yield lambda z, *, guide: spectral(*z.chunk(2), guide=guide)
 
 
 def cases():
@@ -38,7 +38,7 @@ def cases():
 
 def value_and_gradients(loss, model, x, guide):
     model.zero_grad()
-    value = loss(model(x), guide)
+    value = loss(model(x), guide=guide)
     value.backward()
     return [value.detach(), *(p.grad.clone() for p in model.parameters())]
 

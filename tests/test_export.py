@@ -9,9 +9,9 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from clip_help_simclr import training
 from clip_help_simclr.augment import SimCLRViews
-from clip_help_simclr.training import PretrainConfig, build_model, build_optimizer, export_encoder, load_encoder, save_checkpoint
+from clip_help_simclr.encoders import build_encoder
+from clip_help_simclr.training import PretrainConfig, build_model, build_optimizer, export, export_encoder, load_encoder, save_checkpoint
 
 
 def checkpoint(folder, encoder="convnet", size=32, channels=3, seed=0):
@@ -81,7 +81,7 @@ def test_whole_or_not_at_all(made, tmp_path, there):
     before = contents(out) if there else None
     def full(path, data):
         raise OSError(28, "No space left on device")
-    with patch.object(training, "write_atomic", full), pytest.raises(OSError, match="folder: .*cannot be written.*No space left"): export_encoder(made["again"], out)
+    with patch.object(export, "write_atomic", full), pytest.raises(OSError, match="folder: .*cannot be written.*No space left"): export_encoder(made["again"], out)
     assert (contents(out) if there else out.exists()) == (before if there else False)
     assert [path.name for path in tmp_path.iterdir()] == (["out"] if there else [])
 
@@ -110,7 +110,7 @@ def test_what_it_says(made, tmp_path):
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     x = torch.rand(2, 3, 32, 32)
-    again = training.build_encoder("vit_tiny_patch16_224", 32, pretrained=str(tmp_path)).eval()
+    again = build_encoder("vit_tiny_patch16_224", 32, pretrained=str(tmp_path)).eval()
     torch.testing.assert_close(again(x), load_encoder(made["vit"])(x))
 
 

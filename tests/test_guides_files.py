@@ -7,9 +7,10 @@ import open_clip
 import pytest
 import torch
 
-from clip_help_simclr import guides
 from clip_help_simclr.data import load_data
 from clip_help_simclr.guides import CaptionGuide, EmbeddingCache, LabelGuide, TextInducedGuide, TextTowerGuide, read_vocabulary, vocabulary
+from clip_help_simclr.guides.cache import _has_room
+from clip_help_simclr.guides.clip_retrieval import _match
 
 BAD = [None, True, -1, 0, 10**15, 10**400, 2.5, float("nan"), "", "a", "../secret.bin", "/etc/passwd", "hf-hub:org/name", [], [1], {}, {"a": 1}, [[[]]]]
 
@@ -195,8 +196,8 @@ def test_bad_arguments_of_build(made, tmp_path):
 def test_keys_of_mixed_case_match():
     import pandas as pd
     table = pd.DataFrame(dict(key=["A1", "b2", "a1"]))
-    assert guides._match(["x.tar/b2", "x.tar/a1", "x.tar/A1"], table).tolist() == [1, 2, 0]
-    assert guides._match(["x.tar/b2", "x.tar/c3"], pd.DataFrame(dict(key=["C3", "B2"]))).tolist() == [1, 0]
+    assert _match(["x.tar/b2", "x.tar/a1", "x.tar/A1"], table).tolist() == [1, 2, 0]
+    assert _match(["x.tar/b2", "x.tar/c3"], pd.DataFrame(dict(key=["C3", "B2"]))).tolist() == [1, 0]
 
 
 def test_a_gpu_without_room_leaves_the_rows_where_they_are(made, monkeypatch):
@@ -204,7 +205,7 @@ def test_a_gpu_without_room_leaves_the_rows_where_they_are(made, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 1000))
     with pytest.warns(UserWarning, match="stay where they are"): assert cache.to("cuda") is cache
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**12, 10**12))
-    assert cache._fits("cuda")
+    assert _has_room("cuda", cache.rows.shape)
 
 
 @pytest.mark.parametrize("bad", ["a", None, float("nan"), [1], -1, True])

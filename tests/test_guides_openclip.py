@@ -16,7 +16,8 @@ from torch import nn
 
 from clip_help_simclr.core import generator
 from clip_help_simclr.data import load_data
-from clip_help_simclr.guides import CaptionGuide, LabelGuide, OpenCLIPGuide, TextInducedGuide, TextTowerGuide, _load_open_clip, clip_settings
+from clip_help_simclr.guides import CaptionGuide, LabelGuide, OpenCLIPGuide, TextInducedGuide, TextTowerGuide, clip_settings
+from clip_help_simclr.guides.clip import _load_open_clip
 
 PAIRS = open_clip.list_pretrained()
 

@@ -161,14 +161,14 @@ def test_killed_while_the_new_cache_takes_the_old_one_s_place(guide, images, tmp
     shutil.copytree(tmp_path / "cache", tmp_path / "before")
     new = data_of(images, 0)
     EmbeddingCache.build(guide[0], new, tmp_path / "anew", **SETTINGS)
-    from clip_help_simclr import guides
-    replace, count = guides.os.replace, [0]
+    from clip_help_simclr.guides import update
+    replace, count = update.os.replace, [0]
     def fails(source, target):
         if ".update" in str(source) and "partial" not in str(source):
             if count[0] == moved: raise KeyboardInterrupt
             count[0] += 1
         return replace(source, target)
-    with patch.object(guides.os, "replace", fails), pytest.raises(KeyboardInterrupt): EmbeddingCache.build(guide[0], new, tmp_path / "cache", **SETTINGS)
+    with patch.object(update.os, "replace", fails), pytest.raises(KeyboardInterrupt): EmbeddingCache.build(guide[0], new, tmp_path / "cache", **SETTINGS)
     with pytest.raises(FileNotFoundError, match="unfinished"): EmbeddingCache.load(tmp_path / "cache")
     EmbeddingCache.build(guide[0], new, tmp_path / "cache", **SETTINGS)
     assert files(tmp_path / "cache") == files(tmp_path / "anew")

@@ -8,12 +8,16 @@ from processes import completed
 WORK = """
 import resource, torch
 from clip_help_simclr import evaluation
+from clip_help_simclr.evaluation import logistic
 
-def fit(x, y): return evaluation.linear_probe(x, y, x[:1000], y[:1000], l2s=[1.0]), evaluation.knn_accuracy(x, y, x[:50], y[:50])
+def fit(x, y):
+    probe = evaluation.linear_probe(x, y, x[:1000], y[:1000], l2s=[1.0])
+    return probe, evaluation.knn_accuracy(x, y, x[:50], y[:50])
+
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 10
 
-evaluation._BLOCK = 2 ** 18
-evaluation._Standardized.__init__.__defaults__ = (0,)  # keep nothing, as for features beyond 1 GiB
+logistic._BLOCK = 2 ** 18
+logistic._Standardized.__init__.__defaults__ = (0,)  # keep nothing, as for features beyond 1 GiB
 generator = torch.Generator().manual_seed(0)
 y = torch.arange(200_000) % 5
 fit(torch.randn(2000, 256, generator=generator), y[:2000])

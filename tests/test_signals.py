@@ -21,16 +21,15 @@ import signal, sys, torch
 if sys.argv[2] == "nohup": signal.signal(signal.SIGHUP, signal.SIG_IGN)
 from clip_help_simclr.core import Interrupted
 from clip_help_simclr.data import load_data
-from clip_help_simclr.training import PretrainConfig, pretrain
-import clip_help_simclr.training as training
+from clip_help_simclr.training import PretrainConfig, Run, pretrain
 data = load_data("digits").train.subset(torch.arange(640))
 config = PretrainConfig(width=4, epochs=2 if sys.argv[2] == "nohup" else 2000, batch_size=32, device="cpu", tracker="none", checkpoint_minutes=0.001)
 if sys.argv[2] == "nohup":
-    step = training._one_step
+    step = Run.train_step
     def hung_up(run, batch):
         if run.step == 3: signal.raise_signal(signal.SIGHUP)
         step(run, batch)
-    training._one_step = hung_up
+    Run.train_step = hung_up
 try: pretrain(config, data, folder=sys.argv[1])
 except Interrupted as e: sys.exit(128 + e.signum)
 """

@@ -48,13 +48,13 @@ def test_embeddings_of_two_towers(kind):
     good = torch.ones(4, 2)
     named(lambda: InfoNCE()(TENSORS[kind], good), "z_image", "z_text")
     named(lambda: InfoNCE()(good, TENSORS[kind]), "z_image", "z_text")
-    if kind != "None": named(lambda: SpectralContrastive()(good, None, TENSORS[kind]), "z", "z_text", "z_image")
+    if kind != "None": named(lambda: SpectralContrastive()(good, TENSORS[kind]), "z", "z_text", "z_image")
 
 
 @pytest.mark.parametrize("kind", TENSORS)
 @pytest.mark.parametrize("loss", ONE, ids=lambda loss: loss.__name__)
 def test_guides(loss, kind):
-    named(lambda: loss(resample=AddNewPositive())(torch.randn(4, 3), TENSORS[kind]), "guide")
+    named(lambda: loss(resample=AddNewPositive())(torch.randn(4, 3), guide=TENSORS[kind]), "guide")
 
 
 @pytest.mark.parametrize("strategy", [AddNewPositive(), DropFalsePositive(), DropFalseNegative(), DropEasyNegative(), SameClass(), SoftTargets(), NearestOfOtherView(), Compose(AddNewPositive())], ids=repr)

@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from clip_help_simclr import training
 from clip_help_simclr.core import Interrupted
 from clip_help_simclr.data import load_data
 from clip_help_simclr.guides import LabelGuide
-from clip_help_simclr.training import PretrainConfig, checkpoints, pretrain, read_checkpoint, save_checkpoint
+from clip_help_simclr.training import (
+    PretrainConfig, Run, build_model, build_optimizer, checkpoints, engine, load_checkpoint, pretrain, read_checkpoint, resuming,
+    save_checkpoint)
+from clip_help_simclr.training.saving import step_of
 
 BASE = PretrainConfig(width=4, projection=8, epochs=3, batch_size=32, device="cpu", precision="float32", tracker="none", log_every=1)
 
@@ -20,14 +22,14 @@ def data(): return load_data("digits").train.subset(torch.arange(320))
 
 def stopped(config, data, folder, step, **options):
     "A run that is interrupted after so many steps."
-    one_epoch = training._one_step
-    def one_step(run, batch):
-        one_epoch(run, batch)
+    go_on = Run.train_step
+    def train_step(run, batch):
+        go_on(run, batch)
         if run.step == step:
             import signal
             signal.raise_signal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patched, pytest.raises(Interrupted) as stop:
-        patched.setattr(training, "_one_step", one_step)
+        patched.setattr(Run, "train_step", train_step)
         pretrain(config, data, folder=folder, progress=False, **options)
     assert stop.value.signum == 15
 
@@ -56,8 +58,8 @@ def test_changes_that_weights_do_not_survive(data, tmp_path, change):
 def test_load_checkpoint_of_another_kind(tmp_path):
     def made(**change):
         config = replace(BASE, **change)
-        model = training.build_model(config, 32)
-        return model, training.build_optimizer(model, config.optimizer, 0.1, 0)
+        model = build_model(config, 32)
+        return model, build_optimizer(model, config.optimizer, 0.1, 0)
     model, optimizer = made()
     model(torch.rand(4, 3, 32, 32)).square().sum().backward()
     optimizer.step()
@@ -65,7 +67,7 @@ def test_load_checkpoint_of_another_kind(tmp_path):
     for change, says in ((dict(width=8), "another network .*0.weight is .4, 3, 3, 3. there and .8, 3, 3, 3. here"), (dict(optimizer="sgd"), "is not that of SGD"), (dict(optimizer="lars"), "is not that of Lars")):
         model, optimizer = made(**change)
         before = {k: v.clone() for k, v in model.state_dict().items()}
-        with pytest.raises(ValueError, match=f"^checkpoint: .*{says}"): training.load_checkpoint(tmp_path, model, optimizer)
+        with pytest.raises(ValueError, match=f"^checkpoint: .*{says}"): load_checkpoint(tmp_path, model, optimizer)
         assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
@@ -73,19 +75,19 @@ def test_load_checkpoint_of_another_kind(tmp_path):
 def test_another_batch_size(data, tmp_path, size, at, place):
     "Ten steps of 32 images make an epoch of 320: the place in the epoch stays, rounded down to whole batches."
     stopped(BASE, data, tmp_path, at)
-    seen, order = [], training._epoch_batches
+    seen, order = [], Run.batches
     def spy(run, epoch):
         for batch in order(run, epoch):
             seen.append((epoch, run.step))
             yield batch
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(training, "_epoch_batches", spy)
+        patched.setattr(Run, "batches", spy)
         result = pretrain(replace(BASE, batch_size=size), data, folder=tmp_path, progress=False, allow_changes=True)
     assert [entry["epoch"] for entry in result.history] == [1, 2, 3]
     per_epoch = 320 // size
     assert [step for _, step in seen] == list(range(place, 3 * per_epoch))
     assert all(epoch == step // per_epoch for epoch, step in seen)
-    assert read_checkpoint(tmp_path)[0]["step"] == 3 * per_epoch == training._step_of(checkpoints(tmp_path)[-1])
+    assert read_checkpoint(tmp_path)[0]["step"] == 3 * per_epoch == step_of(checkpoints(tmp_path)[-1])
     assert json.loads((tmp_path / "record.json").read_text())["config"]["batch_size"] == size
 
 
@@ -94,20 +96,20 @@ def test_a_checkpoint_of_before_there_were_steps_per_epoch(data, tmp_path):
     facts, tensors = read_checkpoint(tmp_path)
     del facts["per_epoch"], facts["channels"], facts["mean"], facts["std"]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(training, "read_checkpoint", lambda folder: (facts, tensors))
+        patched.setattr(engine, "read_checkpoint", lambda folder: (facts, tensors))
         assert [e["epoch"] for e in pretrain(replace(BASE, batch_size=64), data, folder=tmp_path, progress=False, allow_changes=True).history] == [1, 2, 3]
 
 
 def test_the_new_checkpoint_is_there_before_the_old_one_goes(data, tmp_path):
     stopped(BASE, data, tmp_path, 15)
     there = []
-    write = training.save_checkpoint
+    write = save_checkpoint
     def spy(path, *args):
         there.append([p.name for p in checkpoints(tmp_path)])
         write(path, *args)
         raise OSError("no more")
     with pytest.MonkeyPatch.context() as patched, pytest.raises(OSError):
-        patched.setattr(training, "save_checkpoint", spy)
+        patched.setattr(resuming, "save_checkpoint", spy)
         pretrain(replace(BASE, batch_size=64), data, folder=tmp_path, progress=False, allow_changes=True)
     assert there == [["checkpoint-15.safetensors"]]
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-7.safetensors", "checkpoint-15.safetensors"]

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from clip_help_simclr.cli import main
+from clip_help_simclr.training import Run
 
 def run(epochs=1, tracker="none"): return ["pretrain", "--data", "digits", "--width", "4", "--epochs", str(epochs), "--batch_size", "512", "--device", "cpu", "--tracker", tracker]
 
@@ -44,7 +45,7 @@ def test_other_settings(capsys):
 
 def test_exit_codes(capsys):
     for error, code in ((FloatingPointError("step 3 of 10: NaN"), 1), (MemoryError("step 3: out of memory"), 1), (OSError("no space"), 2), (KeyboardInterrupt(), 130)):
-        with patch("clip_help_simclr.training._one_step", side_effect=error): assert main(RUN) == code
+        with patch.object(Run, "train_step", side_effect=error): assert main(RUN) == code
         assert "Traceback" not in capsys.readouterr().err
 
 
@@ -54,11 +55,11 @@ MEASURES = {"loss", "lr", "positive", "negative", "alignment", "uniformity", "ef
 def interrupted_and_resumed(tracker):
     "Two epochs of ten steps, measured every fourth; interrupted after the first epoch and started again."
     tracked = [*run(2, tracker), "--out", "run", "--log_every", "4", "--checkpoint_minutes", "0"]
-    from clip_help_simclr.training import _one_step as step
+    step = Run.train_step
     def interrupted(run, batch):
         step(run, batch)
         if run.step == 10: raise KeyboardInterrupt
-    with patch("clip_help_simclr.training._one_step", interrupted): assert main(tracked) == 130
+    with patch.object(Run, "train_step", interrupted): assert main(tracked) == 130
     assert main(tracked) == 0
 
 

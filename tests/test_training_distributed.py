@@ -20,7 +20,7 @@ from clip_help_simclr.training import PretrainConfig, SelfGuide, build_model, ch
 if not dist.is_available() or not dist.is_gloo_available(): pytest.skip("torch without gloo", allow_module_level=True)
 
 BASE = PretrainConfig(width=4, projection=16, epochs=2, batch_size=31, precision="float64", device="cpu", workers=0, tracker="none", log_every=3)
-RUNS = dict( # 31 images a batch: the processes' shares differ
+RUNS = dict( # 31 images per batch: the processes' shares differ
     simclr=BASE,
     guided=replace(BASE, strategy="AddNewPositive + DropFalseNegative(ratio=0.1)", optimizer="sgd", lr=0.1, views=3),
     neighbours=replace(BASE, strategy="AddNewPositive(pool='dataset')", views=3),
@@ -42,7 +42,7 @@ def layer_norms(module):
 
 def train(name, config, folder):
     build = (lambda *args: layer_norms(build_model(*args))) if name == "chunks" else build_model
-    with patch("clip_help_simclr.training.build_model", build): return pretrain(config, data(), SelfGuide() if name == "own" else LabelGuide(0.0), folder, progress=False)
+    with patch("clip_help_simclr.training.engine.build_model", build): return pretrain(config, data(), SelfGuide() if name == "own" else LabelGuide(0.0), folder, progress=False)
 
 
 def work(rank, folder):
@@ -82,13 +82,13 @@ LAUNCHED = """
 import os, signal, sys, torch
 from clip_help_simclr import training
 from clip_help_simclr.data import load_data
-step = training._one_step
+step = training.Run.train_step
 def dies(run, batch):
     if run.step == 5 and run.share[0] == 1 and sys.argv[2] != "live":
         if sys.argv[2] == "killed": os.kill(os.getpid(), signal.SIGKILL)
         raise ValueError("this process has had enough")
     step(run, batch)
-training._one_step = dies
+training.Run.train_step = dies
 config = training.PretrainConfig(width=4, epochs=1, batch_size=32, precision="float32", device="cpu", tracker="none", checkpoint_minutes=0)
 training.pretrain(config, load_data("digits").train.subset(torch.arange(320)), folder=sys.argv[1])
 """

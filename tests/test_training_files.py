@@ -7,10 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from clip_help_simclr import training
 from clip_help_simclr.data import FileSet, TensorSet, image_folder
 from clip_help_simclr.guides import EmbeddingCache
-from clip_help_simclr.training import PretrainConfig, pretrain
+from clip_help_simclr.training import PretrainConfig, Run, checkpoints, pretrain
 
 CONFIG = PretrainConfig(width=4, batch_size=8, epochs=2, views=3, strategy="AddNewPositive(pool='dataset')", device="cpu", precision="float32", workers=1, checkpoint_minutes=0, tracker="none")
 
@@ -41,11 +40,11 @@ def test_streamed_neighbours(folder, tmp_path_factory):
     streamed = Elsewhere(**{field.name: getattr(streamed, field.name) for field in fields(streamed)})
     def run(data, folder=None): return pretrain(CONFIG, data, EmbeddingCache.build(Rows(), data, progress=False), folder, progress=False).model.state_dict()
     expected, kept = run(held), tmp_path_factory.mktemp("run")
-    step = training._one_step
+    step = Run.train_step
     def interrupted(run, batch):
         step(run, batch)
         if run.step == 2: raise KeyboardInterrupt
     assert all(torch.equal(v, expected[k]) for k, v in run(streamed).items())
-    with patch.object(training, "_one_step", interrupted), pytest.raises(KeyboardInterrupt): run(streamed, kept)
-    assert [path.name for path in training.checkpoints(kept)] == ["checkpoint-1.safetensors"]
+    with patch.object(Run, "train_step", interrupted), pytest.raises(KeyboardInterrupt): run(streamed, kept)
+    assert [path.name for path in checkpoints(kept)] == ["checkpoint-1.safetensors"]
     assert all(torch.equal(v, expected[k]) for k, v in run(streamed, kept).items())

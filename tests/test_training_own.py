@@ -9,11 +9,15 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from clip_help_simclr import training
-from clip_help_simclr.core import Interrupted
+from clip_help_simclr.core import generator
 from clip_help_simclr.data import Batch, ImageSet, load_data
+from clip_help_simclr.encoders import build_encoder
 from clip_help_simclr.guides import EmbeddingCache, LabelGuide
-from clip_help_simclr.training import PretrainConfig, build_model, checkpoints, contrastive_gradients, dry_run, export_encoder, load_encoder, pretrain, read_checkpoint
+from clip_help_simclr.losses import NTXent
+from clip_help_simclr.training import (
+    PretrainConfig, Run, build_model, checkpoints, contrastive_gradients, dry_run, export_encoder, feeding, load_encoder, pretrain,
+    read_checkpoint)
+from clip_help_simclr.training.views import draw_views, with_own_views
 
 BASE = PretrainConfig(width=4, projection=8, epochs=2, batch_size=32, device="cpu", precision="float32", tracker="none", log_every=3)
 
@@ -29,11 +33,11 @@ def same(a, b): return a.keys() == b.keys() and all(torch.equal(v, b[k]) for k, 
 
 
 def interrupted_at(step, error=KeyboardInterrupt):
-    go_on = training._one_step
+    go_on = Run.train_step
     def one_step(run, batch):
         if run.step == step: raise error
         go_on(run, batch)
-    return patch.object(training, "_one_step", one_step)
+    return patch.object(Run, "train_step", one_step)
 
 
 # ---------------------------------------------------------------- one's own augmentation
@@ -65,8 +69,8 @@ def test_own_augmentation(data, tmp_path, augment, size):
 
 
 def test_own_augmentation_draws_the_same_for_a_share(data):
-    config = training._with_views(replace(BASE, augment=all_three, batch_size=7), data, torch.arange(160))
-    draw = lambda share: training._views(config, data.images[:7].tensor_split(share[1])[share[0]], "views", 3, share, 2).unflatten(0, (2, -1))
+    config = with_own_views(replace(BASE, augment=all_three, batch_size=7), data, torch.arange(160))
+    draw = lambda share: draw_views(config, data.images[:7].tensor_split(share[1])[share[0]], "views", 3, share, 2).unflatten(0, (2, -1))
     together = draw((0, 1))
     assert torch.equal(torch.cat([draw((k, 3)) for k in range(3)], 1), together)
     assert len(together.flatten(0, 1).flatten(1).unique(dim=0)) == 14
@@ -78,8 +82,8 @@ def test_own_augmentation_in_double_precision_and_with_neighbours(data):
 
 
 def test_the_default_is_what_it_was(data):
-    views = training._views(BASE, data.images[:32], "views", 0, (0, 1), 2)
-    assert torch.equal(views, BASE.augment(data.images[:32], training.generator(0, "views", 0), 2))
+    views = draw_views(BASE, data.images[:32], "views", 0, (0, 1), 2)
+    assert torch.equal(views, BASE.augment(data.images[:32], generator(0, "views", 0), 2))
 
 
 def test_a_module_level_seed_is_left_alone(data):
@@ -122,7 +126,7 @@ def test_channels(channels, encoder, tmp_path):
     x = pictures.images[:3] / 255
     torch.testing.assert_close(load_encoder(tmp_path)(x), result.encoder(x))
     out = export_encoder(tmp_path, tmp_path / "out")
-    torch.testing.assert_close(training.build_encoder(encoder, 16, 4, channels=channels, pretrained=out).eval()(x), result.encoder(x))
+    torch.testing.assert_close(build_encoder(encoder, 16, 4, channels=channels, pretrained=out).eval()(x), result.encoder(x))
     again = pretrain(config, pictures, folder=tmp_path, progress=False)
     assert same(weights(again), weights(result))
     with pytest.raises(ValueError, match="channels was|data was"): pretrain(config, Pictures(noise(32, 3)), folder=tmp_path, progress=False)
@@ -188,11 +192,12 @@ def test_clipped_gradient_is_torchs(data, chunk):
     config = replace(BASE, clip_norm=0.01, optimizer="sgd", lr=1.0, weight_decay=0, warmup=0, epochs=1, batch_size=160, precision="float64", chunk=chunk, log_every=1)
     result = pretrain(config, data, progress=False)
     model = build_model(config, 32).double()
-    batch = next(training._epoch_batches(training._Run(config, data, None, None, False, False), 0))
-    views = training._views(config, batch.images, "views", 0, (0, 1), 2)
-    loss_fn = training.NTXent(config.temperature, None, 2)
+    run = Run(config, data)
+    batch = next(run.batches(0))
+    views = draw_views(config, batch.images, "views", 0, (0, 1), 2)
+    loss_fn = NTXent(config.temperature, None, 2)
     before = {k: p.detach().clone() for k, p in model.named_parameters()}
-    contrastive_gradients(model, views, loss_fn, training._chunks(config, 1))
+    contrastive_gradients(model, views, loss_fn, run.feed.chunks)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.01)
     assert norm > 0.01
     for name, p in model.named_parameters():
@@ -222,19 +227,19 @@ def leaving_out(data, batch_size, *, among=None, generator=None, drop_last=False
 
 @pytest.fixture
 def contract():
-    with patch.object(training, "batches", leaving_out): yield
+    with patch.object(feeding, "batches", leaving_out): yield
 
 
 @pytest.mark.parametrize("strategy, guide", [("SimCLR", None), ("AddNewPositive + DropFalseNegative", "rows")])
 def test_broken_images(contract, tmp_path, capsys, strategy, guide):
     pictures = Pictures(noise(64, 3), broken=(3, 40, 41))
     rows = EmbeddingCache(torch.randn(64, 6, generator=torch.Generator().manual_seed(0)), "rows", pictures.fingerprint) if guide else None
-    sizes, step = [], training._one_step
+    sizes, step = [], Run.train_step
     def one_step(run, batch):
         sizes.append(len(batch.numbers))
         if guide: assert torch.equal(run.guidance.rows(batch.numbers, None), rows[batch.numbers])
         step(run, batch)
-    with patch.object(training, "_one_step", one_step): result = pretrain(replace(BASE, batch_size=16, strategy=strategy), pictures, rows, tmp_path)
+    with patch.object(Run, "train_step", one_step): result = pretrain(replace(BASE, batch_size=16, strategy=strategy), pictures, rows, tmp_path)
     assert len(sizes) == 8 and sum(sizes) == 2 * 61 and len(result.history) == 2
     record = json.loads((tmp_path / "record.json").read_text())["config"]
     assert record["unreadable"] == {"3": "truncated", "40": "truncated", "41": "truncated"} and record["unreadable_images"] == 3 and record["skipped_steps"] == 0
@@ -245,12 +250,12 @@ def test_batches_without_images(contract, tmp_path, capsys):
     "Batches of two, in one of which nothing can be read, and in others one: these steps are left out, and the run goes on and resumes."
     pictures = Pictures(noise(8, 3), broken=(2, 3))
     config = replace(BASE, batch_size=2, epochs=3, checkpoint_minutes=0)
-    steps, go_on = [], training._one_step
+    steps, go_on = [], Run.train_step
     def one_step(run, batch):
         steps.append(run.step)
         go_on(run, batch)
-    with patch.object(training, "_one_step", one_step): whole = pretrain(config, pictures, folder=tmp_path / "whole")
-    orders = [torch.randperm(8, generator=training.generator(0, "order", epoch)).split(2) for epoch in range(3)]
+    with patch.object(Run, "train_step", one_step): whole = pretrain(config, pictures, folder=tmp_path / "whole")
+    orders = [torch.randperm(8, generator=generator(0, "order", epoch)).split(2) for epoch in range(3)]
     readable = [not set(group.tolist()) & pictures.broken for order in orders for group in order]
     assert steps == [step for step, good in enumerate(readable) if good] != list(range(len(steps)))
     record = json.loads((tmp_path / "whole" / "record.json").read_text())["config"]
@@ -271,24 +276,24 @@ def test_nothing_can_be_read(contract):
 
 def test_broken_first_image(contract):
     pictures = Pictures(noise(16, 3), broken=(0, 1))
-    assert training._with_views(replace(BASE, augment=halves), pictures, torch.arange(16)).augment.size == 16
-    with pytest.raises(ValueError, match="the first 16 images of pictures cannot be read"): training._with_views(replace(BASE, augment=halves), Pictures(noise(16, 3), broken=range(16)), torch.arange(16))
+    assert with_own_views(replace(BASE, augment=halves), pictures, torch.arange(16)).augment.size == 16
+    with pytest.raises(ValueError, match="the first 16 images of pictures cannot be read"): with_own_views(replace(BASE, augment=halves), Pictures(noise(16, 3), broken=range(16)), torch.arange(16))
 
 
 # ---------------------------------------------------------------- the dry run
 
 def test_a_dry_run_takes_no_more_steps_than_the_run(data):
-    taken, go_on = [], training._one_step
+    taken, go_on = [], Run.train_step
     def one_step(run, batch):
         taken.append(run.step)
         go_on(run, batch)
-    with patch.object(training, "_one_step", one_step): found = dry_run(replace(BASE, epochs=1), data)
+    with patch.object(Run, "train_step", one_step): found = dry_run(replace(BASE, epochs=1), data)
     assert len(taken) == 3 + 5 and found.steps == 5 and "from 5 steps that were measured" in str(found)
 
 
 def test_a_dry_run_ends(data):
     "By a clock that only steps and embedded images move: six seconds each."
-    now, embedded, go_on = [0.0], [], training._one_step
+    now, embedded, go_on = [0.0], [], Run.train_step
     def one_step(run, batch):
         now[0] += 6
         go_on(run, batch)
@@ -297,7 +302,7 @@ def test_a_dry_run_ends(data):
             now[0] += 6
             embedded.append(len(data))
             return super().embed(data)
-    with patch.object(training, "_one_step", one_step), patch("time.perf_counter", lambda: now[0]):
+    with patch.object(Run, "train_step", one_step), patch("time.perf_counter", lambda: now[0]):
         found = dry_run(replace(BASE, epochs=10, strategy="AddNewPositive"), data, Slow(0.0))
     assert embedded == [64, 64] and found.guide_hours * 3600 == pytest.approx(12 / 128 * 160)
     assert found.steps == 2 and found.hours * 3600 == pytest.approx(6 * 10 * 5)

@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 from processes import SECONDS, spawn
 
-from clip_help_simclr import training
+from clip_help_simclr.core import generator
 from clip_help_simclr.data import load_data
-from clip_help_simclr.training import PretrainConfig, pretrain, read_checkpoint
+from clip_help_simclr.training import PretrainConfig, feeding, pretrain, read_checkpoint
 from test_training_own import Pictures, all_three, leaving_out, noise
 
 if not dist.is_available() or not dist.is_gloo_available(): pytest.skip("torch without gloo", allow_module_level=True)
@@ -24,7 +24,7 @@ BROKEN = (0, 1, 2, 3, 9)
 
 def train(name, folder):
     if name != "broken": return pretrain(RUNS[name], load_data("digits").train.subset(torch.arange(160)), folder=folder, progress=False)
-    with patch.object(training, "batches", leaving_out): return pretrain(replace(BASE, batch_size=4), Pictures(noise(16, 3), broken=BROKEN), folder=folder, progress=False)
+    with patch.object(feeding, "batches", leaving_out): return pretrain(replace(BASE, batch_size=4), Pictures(noise(16, 3), broken=BROKEN), folder=folder, progress=False)
 
 
 def work(rank, folder):
@@ -59,7 +59,7 @@ def test_broken_images_on_two_processes(together):
     assert set(record["unreadable"]) == {str(n) for n in BROKEN}  # from both
     empty = 0
     for epoch in range(2):
-        order = torch.randperm(16, generator=training.generator(0, "order", epoch))
+        order = torch.randperm(16, generator=generator(0, "order", epoch))
         shares = [group.tensor_split(2) for group in order.split(4)]
         empty += sum(any(set(share.tolist()) <= set(BROKEN) for share in both) for both in shares)
     assert record["skipped_steps"] == empty > 0

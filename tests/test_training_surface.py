@@ -1,10 +1,12 @@
 """Bad values for every field of `PretrainConfig` and every argument of the public functions of core, encoders and training: an error that begins with the name, before anything is done."""
 import math
+import sys
 from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
 import torch
+from processes import completed
 
 from clip_help_simclr import core, encoders, training
 from clip_help_simclr.augment import SimCLRViews
@@ -41,7 +43,7 @@ def test_every_field(name):
 @pytest.mark.parametrize("name, value", [
     ("strategy", "AddNewPositive(weight='a')"), ("strategy", "AddNewPositive(weight=5)"), ("strategy", "DropFalsePositive(ratio=None)"), ("strategy", "AddNewPositive("), ("strategy", "AddNewPositive +"),
     ("strategy", "__import__('os')"), ("strategy", "AddNewPositive(nonsense=1)"), ("width", 100_000_000), ("width", 5000), ("projection", 10 ** 7), ("views", 1), ("views", 10 ** 6), ("chunk", 1),
-    ("warmup", 1), ("warmup", 1.5), ("encoder", "resnet18.a1_in1k"), ("device", "cuda:x"), ("seed", 2 ** 63), ("precision", "bfloat16"), ("optimizer", "adam"), ("tracker", "mlflow")])
+    ("warmup", 1), ("warmup", 1.5), ("encoder", "resnet18.a1_in1k"), ("device", "cuda:x"), ("seed", 2 ** 63), ("precision", "int8"), ("optimizer", "adam"), ("tracker", "mlflow")])
 def test_particular_values(name, value):
     with pytest.raises(ValueError, match=f"^{name}: "): PretrainConfig(**{name: value})
 
@@ -51,6 +53,14 @@ def test_good_values():
     assert all(type(getattr(config, name)) in (int, float, type(None)) for name in WHOLE + REAL)
     assert config == replace(config, width=4, lr=0.5, seed=3) and asdict(config)["seed"] == 3
     assert PretrainConfig(encoder="resnet18.a1_in1k", pretrained="timm").encoder == "resnet18.a1_in1k"
+
+
+def test_the_flags_load_no_pandas():
+    "`chs pretrain --help` needs the fields of the configuration, and nothing of what a run needs."
+    code = ("import sys; from jsonargparse import ArgumentParser; from clip_help_simclr.training import PretrainConfig; parser = ArgumentParser(); "
+            "parser.add_class_arguments(PretrainConfig); parser.parse_args(['--lr', '0.1']); print({'pandas', 'accelerate', 'matplotlib'} & set(sys.modules))")
+    done = completed([sys.executable, "-c", code])
+    assert done.returncode == 0 and done.stdout == "set()\n", done.stderr
 
 
 @pytest.mark.parametrize("call, name", [
@@ -67,7 +77,7 @@ def test_good_values():
     (lambda: training.build_optimizer(torch.nn.Linear(1, 1), "adamw", "0.1", 0), "lr"), (lambda: training.build_optimizer(torch.nn.Linear(1, 1), "adamw", 0.1, None), "weight_decay"),
     (lambda: training.build_optimizer(torch.nn.Identity(), "adamw", 0.1, 0), "model"), (lambda: training.build_optimizer(torch.nn.Linear(1, 1), ["adamw"], 0.1, 0), "unknown optimizer"),
     (lambda: training.warmup_cosine(0, 0, 0.1), "steps"), (lambda: training.warmup_cosine(-1, 10, 0.1), "step"), (lambda: training.warmup_cosine(0, 10, 1), "warmup"),
-    (lambda: training.pick_precision("int8", torch.device("cpu")), "unknown precision"),
+    (lambda: training.pick_precision("int8", torch.device("cpu")), "precision"),
     (lambda: training.measure(torch.zeros(5, 3), 2), "z"), (lambda: training.measure(torch.zeros(4, 3), 0), "views"),
     (lambda: training.contrastive_gradients(torch.nn.Identity(), torch.zeros(4, 3), torch.sum, 0), "chunks"),
     (lambda: training.pretrain(None, None), "config"), (lambda: training.pretrain(PretrainConfig(), None), "data"), (lambda: training.pretrain(PretrainConfig(), [1, 2]), "data"),

@@ -111,7 +111,7 @@ def test_graphs_and_losses_equal_loops(strategy, views, cross, per_view, signed)
     gradient, = torch.autograd.grad(wanted, z)
     for tile in (None, 2, 5):
         loss = InfoNCE(0.2, strategy, tile) if cross else NTXent(0.2, strategy, views, tile)
-        value = loss(*z.chunk(2), guide) if cross else loss(z, guide)
+        value = loss(*z.chunk(2), guide=guide) if cross else loss(z, guide)
         found, = torch.autograd.grad(value, z)
         torch.testing.assert_close(value, wanted, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(found, gradient, rtol=1e-12, atol=1e-12)
@@ -177,12 +177,12 @@ def test_two_processes(tmp_path):
 
 
 def test_the_audit_counts_positives_that_are_added():
-    from clip_help_simclr.audit import _added
+    from clip_help_simclr.audit import added_positives
     rows = torch.rand(8, 4, generator=generator(5, "audit"))
     rows[3] = 0
-    found = _added(rows, [torch.arange(8)])
+    found = added_positives(rows, [torch.arange(8)])
     assert len(found) == 7 and 3 not in set(found.anchor) | set(found.partner)
-    assert _added(torch.zeros(8, 4), [torch.arange(8)]).empty
+    assert added_positives(torch.zeros(8, 4), [torch.arange(8)]).empty
 
 
 def test_an_audit_names_images_that_the_guide_knows_nothing_about():
@@ -199,10 +199,10 @@ def test_an_audit_names_images_that_the_guide_knows_nothing_about():
 def test_an_unknown_image_is_its_own_neighbour():
     "So that the last view of pool='dataset', which its SimCLR row keeps as a positive, shows the image itself."
     from clip_help_simclr.guides import EmbeddingCache
-    from clip_help_simclr.training import _nearest_images
+    from clip_help_simclr.training.guidance import nearest_images
     rows = torch.rand(12, 4, generator=generator(7, "neighbours"))
     rows[[2, 9]] = 0
-    found = _nearest_images(EmbeddingCache(rows, "some", ""), torch.device("cpu"), False)
+    found = nearest_images(EmbeddingCache(rows, "some", ""), torch.device("cpu"), False)
     assert found[[2, 9]].tolist() == [2, 9]
     known = [i for i in range(12) if i not in (2, 9)]
     assert all(found[i] != i and found[i] in known for i in known)

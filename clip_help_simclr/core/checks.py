@@ -49,7 +49,7 @@ _PRECISIONS = dict(
     bf16="bf16", bfloat16="bf16", fp16="fp16", float16="fp16")
 
 def precision_name(
-    value: str, # float32, bf16, fp16 or float64, or another spelling: fp32, bfloat16, float16, fp64
+    value: Any, # float32, bf16, fp16 or float64, or another spelling: fp32, bfloat16, float16, fp64
     valid: tuple[str, ...] = ("float32", "bf16", "fp16", "float64"), # those that the caller can compute in
 ) -> str: # float32, bf16, fp16 or float64
     "The one name of a precision. Raises `ValueError` for other text, and for a precision that is not among `valid`."
@@ -66,7 +66,7 @@ def whole_number(
 ) -> int: # the value, as Python's int
     "Check a whole number. Raises `ValueError` for other types (bool and float among them) and outside the range."
     whole = isinstance(value, numbers.Integral) and not isinstance(value, (bool, np.bool_))
-    if not whole or not low <= value <= high:
+    if not whole or not low <= int(value) <= high:
         raise ValueError(f"{name}: expected a whole number from {low:,} to {high:,}, got {shown(value)}")
     return int(value)
 
@@ -82,7 +82,7 @@ def real_number(
 
     Raises `ValueError` for other types (bool and text among them), NaN, infinity and outside the range."""
     real = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
-    if not (real and _is_finite(value) and low <= value <= high and above < value < below):
+    if not real or not _is_finite(value) or not (low <= float(value) <= high and above < float(value) < below):
         bounds = {"at least": low, "above": above, "at most": high, "below": below}
         wanted = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
         expected = f"a finite number {wanted}".rstrip()
@@ -130,5 +130,5 @@ def about(
     "Note on an exception which flag it is about, as its attribute `chs_flag`."
     try: yield
     except kinds as e:
-        if not hasattr(e, "chs_flag"): e.chs_flag = f"{flag}." if group else flag
+        if not hasattr(e, "chs_flag"): setattr(e, "chs_flag", f"{flag}." if group else flag)
         raise

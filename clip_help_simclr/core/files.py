@@ -165,6 +165,6 @@ def digest_tensors(
     tensors: Mapping[str, Tensor], # any types
 ) -> str: # 64 hexadecimal digits
     "`digest` of names and values, in the order of the names."
-    parts = []
+    parts: list[str | Tensor] = []
     for name in sorted(tensors): parts += [name, tensors[name].reshape(-1).view(torch.uint8)]
     return digest(*parts)

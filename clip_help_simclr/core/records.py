@@ -10,8 +10,7 @@ import os
 import platform
 import subprocess
 import time
-from importlib import metadata
-from importlib.util import find_spec
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ __all__ = ['commit', 'environment', 'save_record', 'load_record', 'plot_theme']
 # %% ../../nbs/core/07_records.ipynb #5923572a
 def commit() -> str: # such as 1326358a9c0f or 1326358a9c0f-dirty; "version 0.1.0" where the package is installed
     "The commit of the source tree that this package runs from; the package version where it is installed."
-    root = Path(find_spec("clip_help_simclr").origin).resolve().parents[1]
+    root = Path(str(resources.files("clip_help_simclr"))).resolve().parent
     if (root / "settings.ini").exists():
         try: return _described(root)
         except (OSError, subprocess.SubprocessError): pass

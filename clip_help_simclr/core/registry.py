@@ -40,7 +40,7 @@ def register(
     Running the same definition again (a cell, a reloaded module) replaces it."""
     table = pick("kind", kind, _TABLES)
     def add(thing: _T) -> _T:
-        chosen = thing.__name__ if name is None else name
+        chosen = getattr(thing, "__name__", None) if name is None else name
         if not isinstance(chosen, str) or not re.fullmatch(r"[A-Za-z_][\w-]*", chosen):
             raise ValueError(f"name: expected a word of letters, digits, - and _, got {shown(chosen)}")
         if chosen in table and _origin(table[chosen]) != _origin(thing) and not _is_cell(thing, table[chosen]):
@@ -136,7 +136,7 @@ def parse_entry(
 
 def _settings(call: ast.Call) -> dict[str, Any] | None:
     "The keyword arguments of a call; None where one is no plain value."
-    try: return {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+    try: return {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
     except (ValueError, TypeError, SyntaxError): return None
 
 def _unreadable(kind: str, text: str) -> str:
@@ -150,20 +150,20 @@ def _comments_of(file: str) -> dict[str, dict[str, tuple[str, str]]]:
     "Of each definition in a file, by qualified name: the annotation and the comment of each parameter or field, and of `return`."
     with open(file, encoding="utf-8") as f: text = f.read()
     lines, found = text.splitlines(), {}
-    def comment(node: ast.AST) -> str:
-        rest = lines[node.end_lineno - 1].encode()[node.end_col_offset:].decode()
+    def comment(node: ast.expr | ast.arg | ast.stmt) -> str:
+        rest = lines[(node.end_lineno or 1) - 1].encode()[node.end_col_offset:].decode()
         return rest.partition("#")[2].strip() if re.match(r"\s*[,:)]*\s*#", rest) else ""
     def visit(body: list[ast.stmt], prefix: str) -> None:
         for node in body:
             if isinstance(node, ast.FunctionDef): found[prefix + node.name] = _of_function(node, comment)
             if not isinstance(node, ast.ClassDef): continue
-            named = [n for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
-            found[prefix + node.name] = {n.target.id: (ast.unparse(n.annotation), comment(n)) for n in named}
+            named = [n for n in node.body if isinstance(n, ast.AnnAssign)]
+            found[prefix + node.name] = {ast.unparse(n.target): (ast.unparse(n.annotation), comment(n)) for n in named}
             visit(node.body, f"{prefix}{node.name}.")
     visit(ast.parse(text).body, "")
     return found
 
-def _of_function(node: ast.FunctionDef, comment: Callable[[ast.AST], str]) -> dict[str, tuple[str, str]]:
+def _of_function(node: ast.FunctionDef, comment: Callable[[Any], str]) -> dict[str, tuple[str, str]]:
     "Annotation and comment of each parameter of a function, and of `return`."
     a, out = node.args, {}
     positional = [*a.posonlyargs, *a.args]

@@ -65,7 +65,7 @@ def _bytes_of(part: bytes | str | int | float | np.ndarray | Tensor) -> tuple[by
     if isinstance(part, np.integer): part = int(part)  # equal to Python's, as it is everywhere else
     if isinstance(part, Tensor): part = part.detach().cpu().contiguous().numpy()
     if isinstance(part, np.ndarray):
-        body = memoryview(np.ascontiguousarray(part)).cast("B") if part.size else b""
+        body = np.ascontiguousarray(part).data.cast("B") if part.size else b""
         return f"{part.dtype.str}{part.shape}".encode(), body
     return type(part).__name__.encode(), part if isinstance(part, bytes) else str(part).encode()
 

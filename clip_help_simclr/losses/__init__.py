@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RowLoss', 'DecoupledRows', 'SoftmaxRows', 'SpectralRows', 'DecoupledNTXent', 'GraphLoss', 'InfoNCE', 'NTXent',
-           'SpectralContrastive', 'graph_loss', 'parse_loss']
+           'SpectralContrastive', 'graph_loss', 'parse_loss', 'check_loss', 'check_strategy']
 
 # %% ../../nbs/losses/24_losses.ipynb #28a00003
 from .rows import RowLoss
@@ -12,8 +12,10 @@ from .softmax import DecoupledRows, SoftmaxRows
 from .spectral import SpectralRows
 from .losses import (
     DecoupledNTXent, GraphLoss, InfoNCE, NTXent, SpectralContrastive, graph_loss, parse_loss)
+from .checking import check_loss, check_strategy
 
 # %% ../../nbs/losses/24_losses.ipynb #28a00004
 _all_ = [
     RowLoss, DecoupledRows, SoftmaxRows, SpectralRows,
-    DecoupledNTXent, GraphLoss, InfoNCE, NTXent, SpectralContrastive, graph_loss, parse_loss]
+    DecoupledNTXent, GraphLoss, InfoNCE, NTXent, SpectralContrastive, graph_loss, parse_loss,
+    check_loss, check_strategy]

@@ -33,9 +33,9 @@ class _GraphLoss(torch.autograd.Function):
         ctx: Any, z: Float[Tensor, "r d"], length: Float[Tensor, "r 1"], graph: PairGraph, loss: RowLoss,
         tile: int | None, shares: Shares | None,
     ) -> Float[Tensor, ""]:
-        scaled = loss.length is not None
-        divisor = length.clamp(min=1e-12) / loss.length if scaled else None  # rows of zeros stay zeros
-        x = z / divisor if scaled else z.detach()
+        divisor = None
+        if loss.length is not None: divisor = length.clamp(min=1e-12) / loss.length  # rows of zeros stay zeros
+        x = z.detach() if divisor is None else z / divisor
         y = x if shares is None else shares.gather(x, graph.views)
         gx = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
         gy = gx if shares is None or gx is None else torch.zeros_like(y)
@@ -44,22 +44,22 @@ class _GraphLoss(torch.autograd.Function):
         kept = graph.kept.sum()
         if shares is not None:
             total, kept = summed(torch.stack([total, kept])).unbind()
-            if gx is not None: gx += shares.own_sum(gy, graph.views)
+            if gx is not None and gy is not None: gx += shares.own_sum(gy, graph.views)
         kept = kept.clamp(min=1)
         if gx is not None:
-            if scaled:
+            if loss.length is not None:
                 radial = (gx * x).sum(1, keepdim=True)
                 gx.addcmul_(x, radial, value=-loss.length**-2)
             if shares is not None: gx *= len(shares.sizes)
-            ctx.save_for_backward(gx.div_(divisor * kept if scaled else kept))
+            ctx.save_for_backward(gx.div_(kept if divisor is None else divisor * kept))
         return total / kept
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # the saved gradient is a constant: a second derivative through it would be wrong
             raise RuntimeError("losses over a pair graph have no second derivative. "
                                "Call backward or autograd.grad with create_graph=False")
-        return upstream * ctx.saved_tensors[0], None, None, None, None, None
+        return upstream[0] * ctx.saved_tensors[0], None, None, None, None, None
 
 # %% ../../nbs/losses/28_losses.ipynb #c4db3abf
 def graph_loss(
@@ -126,12 +126,8 @@ def _not_finite(z: Tensor, length: Tensor, name: str) -> str:
             "The encoder diverged: lower the learning rate, or check the images")
 
 # %% ../../nbs/losses/28_losses.ipynb #b84d646d
-class GraphLoss(nn.Module):
-    """The mean of any row loss over the pairs that a strategy leaves.
-
-    Raises `ValueError` on call for embeddings that are not 2-D or not finite, rows that the views do not divide, towers of
-    different shape, and a guide that does not fit; `TypeError` for what is no tensor. With several processes and
-    `gather=True`, gradients are scaled for the mean that `DistributedDataParallel` takes."""
+class _PairLoss(nn.Module):
+    "What all losses share: a row loss, a strategy, and the mean over a batch."
 
     def __init__(
         self,
@@ -152,20 +148,6 @@ class GraphLoss(nn.Module):
         self.views, self.tile, self.gather = whole_number("views", views, 2), tile, gather
 
     def extra_repr(self) -> str: return f"{self.rows!r}, resample={self.resample!r}, views={self.views}"
-
-    if TYPE_CHECKING:
-        def __call__(self, z: Tensor, z_text: Tensor | None = None, *, guide: Tensor | None = None) -> Tensor: ...
-
-    def forward(
-        self,
-        z: Float[Tensor, "n d"], # n = V N views, view-major; with `z_text` the rows of the image tower (N, d)
-        z_text: Float[Tensor, "N d"] | None = None, # rows of the text tower
-        *,
-        guide: Float[Tensor, "m d_g"] | None = None, # guide embeddings, one per row (n, d_g) or one per image (N, d_g)
-    ) -> Float[Tensor, ""]: # float32 (float64 for float64 input); 0 where every row is dropped
-        "The mean loss over the rows that the strategy keeps."
-        if z_text is None: return self._mean(_rows_of(z, "z"), guide, cross=False)
-        return self._mean(_towers(z, z_text), guide, cross=True)
 
     def _mean(self, z: Float[Tensor, "n d"], guide: Any, cross: bool) -> Float[Tensor, ""]:
         "The loss of checked rows, over the batch of all processes."
@@ -193,6 +175,27 @@ class GraphLoss(nn.Module):
         graph = PairGraph.from_views(len(z), self.views, guide, cross, z.device, z.dtype, images, first)
         return graph_loss(z, self.resample(graph), self.rows, tile=self.tile, shares=shares, length=length)
 
+class GraphLoss(_PairLoss):
+    """The mean of any row loss over the pairs that a strategy leaves.
+
+    Raises `ValueError` on call for embeddings that are not 2-D or not finite, rows that the views do not divide, towers of
+    different shape, and a guide that does not fit; `TypeError` for what is no tensor. With several processes and
+    `gather=True`, gradients are scaled for the mean that `DistributedDataParallel` takes."""
+
+    if TYPE_CHECKING:
+        def __call__(self, z: Tensor, z_text: Tensor | None = None, *, guide: Tensor | None = None) -> Tensor: ...
+
+    def forward(
+        self,
+        z: Float[Tensor, "n d"], # n = V N views, view-major; with `z_text` the rows of the image tower (N, d)
+        z_text: Float[Tensor, "N d"] | None = None, # rows of the text tower
+        *,
+        guide: Float[Tensor, "m d_g"] | None = None, # guide embeddings, one per row (n, d_g) or one per image (N, d_g)
+    ) -> Float[Tensor, ""]: # float32 (float64 for float64 input); 0 where every row is dropped
+        "The mean loss over the rows that the strategy keeps."
+        if z_text is None: return self._mean(_rows_of(z, "z"), guide, cross=False)
+        return self._mean(_towers(z, z_text), guide, cross=True)
+
 def parse_loss(
     text: str, # such as "nt_xent" or "Mine(margin=0.5)": an entry of the kind "loss"
     temperature: float, # τ, for losses that have one and whose text does not say it
@@ -204,7 +207,7 @@ def parse_loss(
     return rows
 
 # %% ../../nbs/losses/28_losses.ipynb #556eff5e
-class _SoftmaxLoss(GraphLoss):
+class _SoftmaxLoss(_PairLoss):
     "A loss with a temperature, which may be set at any time."
     rows: SoftmaxRows
 

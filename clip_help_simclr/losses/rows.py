@@ -26,6 +26,7 @@ class RowLoss:
     hole: ClassVar[float] = 0.0 # what the product with a column that does not count becomes
     own_views: ClassVar[bool] = False # leave all views of a row's own image out of its denominator?
     least_images: ClassVar[int] = 1 # images that a batch needs
+    needs_out: ClassVar[bool] = False # does `rows` want to know which columns are left out, even without a band?
 
     @property
     def length(self) -> float | None:
@@ -34,7 +35,7 @@ class RowLoss:
 
     def rows(
         self,
-        s: Float[Tensor, "b c"], # products of the rows with their columns; may be overwritten; holes are made where `out` is None
+        s: Float[Tensor, "b c"], # products of the rows with their columns; may be overwritten; with holes where `out` is None
         out: Float[Tensor, "b c"] | None, # 1 for columns that do not count, else 0; None: only the row itself, or its image's views
         pull: Float[Tensor, "b p"], # products with the positives
         positives: Int[Tensor, "b p"], # their columns
@@ -78,7 +79,7 @@ def row_blocks(
     products = x.new_empty(height, c)
     memory = out = outside = None
     if graph.banded:
-        guide = graph.similarity
+        guide = graph.guide
         memory = guide.embedding.new_empty(2, height, c if guide.per_view else graph.images)
     for group in graph.groups(height):
         if graph.banded: outside = graph.outside(group[0], memory)
@@ -88,11 +89,11 @@ def row_blocks(
             kept = graph.kept[block.rows, None]
             s = torch.mm(xb, yb.T, out=products[:len(xb)])
             pull = s.gather(1, positives)
-            if graph.banded: out = graph.left_out(outside, block, period)
+            if graph.banded or loss.needs_out: out = graph.left_out(outside, block, period)
             else: fill_own(s, block.start, block.columns.start, period, loss.hole)
             value, G, scale = loss.rows(s, out, pull, positives, weights, kept)
             total += value
-            if gx is None: continue
+            if gx is None or gy is None: continue
             gx[block.rows].addcmul_(G @ yb, scale)
             gy[block.columns].addmm_(G.T, xb * scale)
     return total
@@ -113,7 +114,7 @@ def edges(
         yp = y.index_select(0, p)
         s = torch.linalg.vecdot(x, yp)
         total += w @ (s if power == 1 else s.square())
-        if gx is None: continue
+        if gx is None or gy is None: continue
         slope = (w if power == 1 else 2 * w * s)[:, None]
         gx.addcmul_(yp, slope)
         gy.index_add_(0, p, torch.mul(x, slope, out=yp))

@@ -57,7 +57,7 @@ def _square_tiles(
         if t < keep: kept.append(E)
     total = dx.log() @ kept_x
     if not one: total = total + dy.log() @ kept_y
-    if gx is None: return total
+    if gx is None or gy is None: return total
     a = kept_x / dx
     b = a if one else kept_y / dy
     for t, (I, J) in enumerate(parts):
@@ -152,7 +152,8 @@ class SoftmaxRows(RowLoss):
         if graph.banded: return None
         if graph.cross:
             g_image, g_text = (None, None) if gx is None else (gx[:N], gx[N:])
-            total = _square_tiles(x[:N], x[N:], graph.kept[:N], graph.kept[N:], g_image, g_text, 0, side)
+            own = N if self.own_views else 0
+            total = _square_tiles(x[:N], x[N:], graph.kept[:N], graph.kept[N:], g_image, g_text, own, side)
         else: total = _square_tiles(x, x, graph.kept, graph.kept, gx, gx, period, side)
         return total + edges(x, x, graph.positives, -graph.weights, 1, gx, gx)
 

@@ -18,9 +18,10 @@ __all__ = ['SpectralRows']
 @register("loss", "spectral")
 class SpectralRows(RowLoss):
     "Row losses -2 Σ_p w_ip z_i·z_p + the mean of (z_i·z_j)² over columns j of other images that count."
-    own_views = True
+    own_views = needs_out = True
 
     def rows(self, s, out, pull, positives, weights, kept):
+        if out is None: raise ValueError("out: SpectralRows counts the columns that are left out, got None")
         s.addcmul_(s, out, value=-1)
         share = kept / (s.shape[1] - out.sum(1, keepdim=True)).clamp_(min=1)
         value = (share[:, 0] * s.square().sum(1)).sum() - 2 * (weights * pull).sum()
@@ -34,7 +35,7 @@ class SpectralRows(RowLoss):
             xb, yb, w = x[block.rows], y[block.columns], share[block.rows]
             squares = xb @ (yb.T @ yb)
             total += (w * xb * squares).sum()
-            if gx is None: continue
+            if gx is None or gy is None: continue
             gx[block.rows].addcmul_(squares, 2 * w)
             gy[block.columns].addmm_(yb, xb.T @ (xb * w), alpha=2)
         own, *_ = own_pairs(graph.held, graph.images, graph.first, graph.views, x.device, x.dtype)

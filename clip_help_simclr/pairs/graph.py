@@ -104,6 +104,12 @@ class PairGraph:
         return self.low > 0 or self.high > 0
 
     @property
+    def guide(self) -> GuideSimilarity:
+        "What the guide says. Raises `ValueError` without one."
+        if self.similarity is None: raise ValueError("guide: this needs guide embeddings, and the graph has none. Pass `guide`")
+        return self.similarity
+
+    @property
     def unknown(self) -> Bool[Tensor, "r"]:
         "Rows about which the guide knows nothing: its embedding is zeros. All false without a guide."
         if self.similarity is None: return torch.zeros(len(self), dtype=torch.bool, device=self.positives.device)
@@ -157,7 +163,7 @@ class PairGraph:
     ) -> Iterator[list[Block]]:
         "Blocks that cover the graph; the blocks of a group have the same guide similarities, up to copies of columns."
         n, m = self.views * self.images, self.held
-        if self.banded and not self.similarity.per_view:
+        if self.banded and not self.guide.per_view:
             for part in slices(m, height): yield [self.block(view, part) for view in range(self.views)]
         elif m == self.images and not self.cross:
             for part in slices(n, height): yield [Block(part, part.start, slice(0, n))]
@@ -172,19 +178,21 @@ class PairGraph:
     ) -> Float[Tensor, "b m"]: # for each row of the block and each embedding of its columns
         """1 where a similarity is at or beyond the row's thresholds, which are order statistics of the row, up to the
         tolerance; else 0. Similarities of 0 are never beyond."""
-        rows, columns = self.similarity.factors(block)
+        rows, columns = self.guide.factors(block)
         if memory is None: memory = rows.new_empty(2, len(rows), len(columns))
         S, scratch = memory[:, :len(rows)].unbind()
         torch.mm(rows, columns.T, out=S)
-        copies, tolerance = self.columns // len(columns), self.similarity.tolerance
+        copies, tolerance = self.columns // len(columns), self.guide.tolerance
         top = bottom = None
         # one copy of a repeated column is enough to count in
         if self.high: top = kth(S, -(-self.high // copies), True, scratch) - tolerance
         if self.low: bottom = kth(S, -(-self.low // copies), False, scratch) + tolerance
         silent = S.abs() <= tolerance if _reaches_zero(top, bottom, tolerance) else None
-        if bottom is None: out = S.ge_(top[:, None])
-        elif top is None: out = S.le_(bottom[:, None])
-        else: out = torch.ge(S, top[:, None], out=scratch).logical_or_(S.le_(bottom[:, None]))
+        if top is not None and bottom is not None:
+            out = torch.ge(S, top[:, None], out=scratch).logical_or_(S.le_(bottom[:, None]))
+        elif top is not None: out = S.ge_(top[:, None])
+        elif bottom is not None: out = S.le_(bottom[:, None])
+        else: out = S.zero_()
         return out if silent is None else out.masked_fill_(silent, 0)
 
     def left_out(
@@ -199,7 +207,7 @@ class PairGraph:
         positives, weights = self.positives[block.rows] - block.columns.start, self.weights[block.rows]
         if outside is None: out = weights.new_zeros(len(weights), self.columns)
         else: out = outside.to(weights.dtype)
-        if outside is not None and not self.similarity.per_view:  # others of the group read it too
+        if outside is not None and not self.guide.per_view:  # others of the group read it too
             out = out.repeat(len(weights) // len(out), self.columns // out.shape[1])
         out.scatter_reduce_(1, positives, (weights == 0).to(out.dtype), "amin")
         fill_own(out, block.start, block.columns.start, period, 1)
@@ -238,10 +246,10 @@ def _reaches_zero(
     tolerance: float, # similarities that differ by less count as equal
 ) -> bool:
     "Whether a similarity of 0 may leave. Always true on an accelerator, where asking would cost more than masking."
-    some = top if bottom is None else bottom
-    if some.device.type != "cpu": return True
-    above = top is not None and bool((top <= tolerance).any())
-    return above or (bottom is not None and bool((bottom >= -tolerance).any()))
+    for threshold in (top, bottom):
+        if threshold is not None and threshold.device.type != "cpu": return True
+    if top is not None and bool((top <= tolerance).any()): return True
+    return bottom is not None and bool((bottom >= -tolerance).any())
 
 # %% ../../nbs/pairs/18_graph.ipynb #5a1f0e67
 def edited_pairs(

@@ -74,7 +74,7 @@ def nearest(
     side: int = 512, # columns per tile
 ) -> tuple[Int[Tensor, "r"], Float[Tensor, "r"]]: # columns of the whole batch, and their similarities
     "For each row of the graph the most similar column that shows another image, the lowest one among ties."
-    similarity, N, m = graph.similarity, graph.images, graph.held
+    similarity, N, m = graph.guide, graph.images, graph.held
     def of(rows: Tensor, columns: Tensor, start: int) -> tuple[Tensor, Tensor]:
         symmetric = rows.shape == columns.shape and not graph.cross
         return _nearest_column(rows, columns, symmetric, start, N, similarity.tolerance, side)
@@ -100,7 +100,7 @@ def similarities(
     for view in range(graph.views):
         for part in slices(graph.held, height):
             block = graph.block(view, part)
-            rows, columns = graph.similarity.factors(block)
+            rows, columns = graph.guide.factors(block)
             S = (rows @ columns.T).repeat(1, graph.columns // len(columns))
             fill_own(S, block.start, block.columns.start, graph.views * graph.images, -torch.inf)
             yield block, S
@@ -111,7 +111,7 @@ def nearest_of_rank(
     height: int = 512, # rows per block
 ) -> tuple[Int[Tensor, "r"], Float[Tensor, "r"]]: # columns of the whole batch, and their similarities
     "For each row the `rank`-th most similar column that shows another image, the lowest first among ties."
-    out, values, tolerance = [], [], graph.similarity.tolerance
+    out, values, tolerance = [], [], graph.guide.tolerance
     for block, S in similarities(graph, height):
         fill_own(S, block.start, block.columns.start, graph.images, -torch.inf)
         value = S.topk(rank).values[:, -1:]

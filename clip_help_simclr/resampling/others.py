@@ -28,7 +28,7 @@ def _unless_silent(
     silent: Bool[Tensor, "r"] | None = None, # rows to leave as they are; None: those about which the guide knows nothing
 ) -> PairGraph:
     "The graph with these positives, and the old ones in silent rows. Costs nothing where the guide knows every row."
-    if graph.similarity.complete: return graph.with_positives(positives, weights)
+    if graph.guide.complete: return graph.with_positives(positives, weights)
     if silent is None: silent = graph.unknown
     silent = silent[:, None]
     edited = torch.where(silent, 0, weights)
@@ -58,7 +58,7 @@ class SameClass(Resampler):
         found = []
         for block, S in similarities(graph):
             alike = S > self.threshold
-            if self.threshold < 0: alike &= S.abs() > graph.similarity.tolerance
+            if self.threshold < 0: alike &= S.abs() > graph.guide.tolerance
             origin = S.new_tensor([block.rows.start, block.columns.start], dtype=torch.int64)
             found.append(alike.nonzero() + origin)
         row, column = torch.cat(found).T
@@ -95,9 +95,9 @@ class SoftTargets(Resampler):
         k = min(self.keep, graph.columns - (0 if graph.cross else 1))
         positives, cosines = [], []
         for block, S in similarities(graph):
-            if not graph.similarity.complete:
+            if not graph.guide.complete:
                 columns = torch.arange(block.columns.start, block.columns.stop, device=S.device)
-                S[:, graph.similarity.unknown_at(columns)] = -torch.inf
+                S[:, graph.guide.unknown_at(columns)] = -torch.inf
             top = S.topk(k, 1)
             positives.append(top.indices + block.columns.start)
             cosines.append(top.values)
@@ -127,7 +127,7 @@ class NearestOfOtherView(Resampler):
         column, value = nearest(graph)
         column, value = column.roll(-graph.held), value.roll(-graph.held)  # those of the next view
         weights = torch.ones_like(column, dtype=graph.weights.dtype)[:, None]
-        return _unless_silent(graph, column[:, None], weights, value.abs() <= graph.similarity.tolerance)
+        return _unless_silent(graph, column[:, None], weights, value.abs() <= graph.guide.tolerance)
 
 # %% ../../nbs/resampling/23_others.ipynb #24a00037
 show_parameters_in_help(__name__)

@@ -48,7 +48,8 @@ class AddNewPositive(Resampler):
         return f"AddNewPositive(weight={self.weight!r}, pool={self.pool!r}{rank})"
 
     @property
-    def needs_neighbours(self) -> bool: return self.pool == "dataset"
+    def needs_neighbours(self) -> bool: # type: ignore[override]  # a setting decides
+        return self.pool == "dataset"
 
     def edit(self, graph):
         if self.pool == "dataset": return self._last_view(graph)
@@ -63,7 +64,7 @@ class AddNewPositive(Resampler):
         share = torch.full_like(graph.weights[:, :1], self.weight)
         edited = torch.cat([(1 - self.weight) * graph.weights, share], 1)
         unedited = torch.cat([graph.weights, torch.zeros_like(share)], 1)
-        silent = value.abs() <= graph.similarity.tolerance
+        silent = value.abs() <= graph.guide.tolerance
         weights = torch.where(silent[:, None], unedited, edited)
         return graph.with_positives(torch.cat([graph.positives, new[:, None]], 1), weights)
 
@@ -94,7 +95,7 @@ class DropFalsePositive(Resampler):
     def __post_init__(self): check_share("ratio", self.ratio)
 
     def edit(self, graph):
-        S, held = graph.similarity, graph.positives
+        S, held = graph.guide, graph.positives
         pairs, *_ = own_pairs(graph.images, graph.images, 0, graph.views, held.device, graph.weights.dtype)
         of_pairs = S.embedding[pairs].mul_(S.embedding[:, None]).sum(2)
         if S.complete: counted = of_pairs.flatten()

@@ -35,7 +35,7 @@ class Resampler:
         name = type(self).__name__
         if self.needs_guide and graph.similarity is None:
             raise ValueError(f"guide: {name} needs guide embeddings, got None. Pass `guide` (n, d_g) or (N, d_g)")
-        if self.needs_per_view and not graph.similarity.per_view:
+        if self.needs_per_view and not graph.guide.per_view:
             raise ValueError(f"guide: {name} compares the views of an image with each other, and a guide of one embedding "
                              f"per image always gives them similarity 1. Expected {len(graph)} rows (one per view), "
                              f"got {graph.images}. Embed the views themselves")
@@ -89,13 +89,16 @@ class Compose(Resampler):
         object.__setattr__(self, "strategies", strategies)
 
     @property
-    def needs_guide(self) -> bool: return any(s.needs_guide for s in self.strategies)
+    def needs_guide(self) -> bool: # type: ignore[override]  # of its members
+        return any(s.needs_guide for s in self.strategies)
 
     @property
-    def needs_per_view(self) -> bool: return any(s.needs_per_view for s in self.strategies)
+    def needs_per_view(self) -> bool: # type: ignore[override]
+        return any(s.needs_per_view for s in self.strategies)
 
     @property
-    def needs_neighbours(self) -> bool: return any(s.needs_neighbours for s in self.strategies)
+    def needs_neighbours(self) -> bool: # type: ignore[override]
+        return any(s.needs_neighbours for s in self.strategies)
 
     def __call__(self, graph):
         for strategy in self.strategies: graph = strategy(graph)

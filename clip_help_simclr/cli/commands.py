@@ -84,7 +84,8 @@ def embed(
     neighbours: int = 0, # also find so many nearest images of each, in the whole data set
     device: str = "auto", # auto, cpu, cuda or mps
 ) -> None:
-    """Guide embeddings of a data set into a cache. Killed at any moment, the same call goes on where it was; under accelerate launch or torchrun, processes share the work."""
+    """Guide embeddings of a data set into a cache. Killed at any moment, the same call goes on where it was;
+    under accelerate launch or torchrun, processes share the work."""
     from clip_help_simclr.core import about
     from clip_help_simclr.guides import EmbeddingCache, guided_images
     _no_self(guide, "which has no rows to keep")

@@ -233,6 +233,7 @@ def run_demo(
     runs = _demo_train(config, splits(), teacher, facts, asked["seeds"], folder)
     _demo_record(asked, config, splits(), runs, facts, folder, command, time.perf_counter() - began)
     _demo_figures(runs, splits(), teacher, config, folder)
-    print("\n" + demo_table(runs.table).to_string() + "\n\n" + reading(runs.table, (facts["accuracy"] or {}).get("knn")))
+    own = facts["accuracy"]["knn"] if facts["accuracy"] else None
+    print("\n" + demo_table(runs.table).to_string() + "\n\n" + reading(runs.table, own))
     for data in splits(): print(end=unread(data))
     print(f"\n{time.perf_counter() - began:.0f} s. Table, figures and results.json are in {folder.resolve()}")

@@ -45,7 +45,7 @@ def _header(path: str | os.PathLike, key: str, what: str, mend: str) -> dict:
 
 # %% ../../nbs/guides/42_files.ipynb #9b420006
 _LONGEST = 100_000_000 # bytes of a safetensors header, the limit that safetensors itself sets
-_DTYPES: dict[str, np.dtype] = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16)} # of rows, as safetensors calls them
+_DTYPES: dict[str, np.dtype] = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16)} # as safetensors calls them
 
 class _Layout(NamedTuple):
     "How rows lie in a file."

@@ -124,6 +124,7 @@ def parse_entry(
     try: node = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError): node = None
     name = node.func if isinstance(node, ast.Call) else node
+    if not isinstance(name, ast.Name) and re.fullmatch(r"[\w-]+", text.strip()): entry(kind, text.strip())
     if not isinstance(name, ast.Name): raise ValueError(_unreadable(kind, text))
     cls = entry(kind, name.id)
     settings = _settings(node) if isinstance(node, ast.Call) else {}
@@ -147,7 +148,7 @@ def _unreadable(kind: str, text: str) -> str:
 # %% ../../nbs/core/02_registry.ipynb #c200000f
 @lru_cache(None)
 def _comments_of(file: str) -> dict[str, dict[str, tuple[str, str]]]:
-    "Of each definition in a file, by qualified name: the annotation and the comment of each parameter or field, and of `return`."
+    """Of each definition in a file, by qualified name: annotation and comment of each parameter or field, and of `return`."""
     with open(file, encoding="utf-8") as f: text = f.read()
     lines, found = text.splitlines(), {}
     def comment(node: ast.expr | ast.arg | ast.stmt) -> str:
@@ -204,6 +205,7 @@ def _document(thing: Any) -> None:
     said = {k: v for k, v in parameter_comments(thing).items() if v[1]}
     returned = said.pop("return", None)
     text = inspect.cleandoc(doc)
-    if said: text += "\n\nParameters\n----------\n" + "\n".join(f"{k} : {kind}\n    {what}" for k, (kind, what) in said.items())
+    lines = [f"{name} : {kind}\n    {what}" for name, (kind, what) in said.items()]
+    if said: text += "\n\nParameters\n----------\n" + "\n".join(lines)
     if returned: text += f"\n\nReturns\n-------\n{returned[0]}\n    {returned[1]}"
     thing.__doc__ = text

@@ -28,7 +28,8 @@ _IMAGES = 6
 
 def _graphs(strategy: Resampler, dtype: torch.dtype = torch.float64) -> Iterator[tuple[str, PairGraph]]:
     "SimCLR's graphs in all settings that a strategy may meet, with a guide, and what is special about each."
-    for views, per_view, cross in ((2, True, False), (2, False, False), (3, True, False), (3, False, False), (2, True, True), (2, False, True)):
+    one_tower = [(2, True, False), (2, False, False), (3, True, False), (3, False, False)]
+    for views, per_view, cross in [*one_tower, (2, True, True), (2, False, True)]:
         if strategy.needs_per_view and not per_view: continue
         if strategy.needs_neighbours and views < 3: continue
         stream = generator(0, "check", views, int(per_view))
@@ -120,8 +121,10 @@ def _check_loss_of(strategy: Resampler, graph: PairGraph, found: PairGraph, name
         loss = GraphLoss(SoftmaxRows(0.2), strategy, graph.views, tile)
         value = loss(z, guide=graph.guide.embedding)
         [gradient] = torch.autograd.grad(value, z)
-        assert torch.allclose(value, expected, rtol=1e-9, atol=1e-11), f"{name}, tile {tile}: NT-Xent is {value:.6f}, its definition {expected:.6f}"
-        assert torch.allclose(gradient, right, rtol=1e-8, atol=1e-10), f"{name}, tile {tile}: the gradient is not that of the definition"
+        assert torch.allclose(value, expected, rtol=1e-9, atol=1e-11), (
+            f"{name}, tile {tile}: NT-Xent is {value:.6f}, its definition {expected:.6f}")
+        assert torch.allclose(gradient, right, rtol=1e-8, atol=1e-10), (
+            f"{name}, tile {tile}: the gradient is not that of the definition")
 
 # %% ../../nbs/losses/29_checking.ipynb #29a0000c
 def check_loss(
@@ -134,17 +137,17 @@ def check_loss(
     assert isinstance(rows, RowLoss), f"expected a RowLoss, got {type(rows).__name__}"
     edits = [SimCLR(), AddNewPositive(), DropFalsePositive(0.3), DropFalseNegative(0.3), Compose(AddNewPositive(), DropEasyNegative(0.3))]
     for edit in edits:
-        for name, plain in _graphs(edit):
-            _check_rows(rows, edit(plain), f"{edit!r}, {name}")
+        for name, plain in _graphs(edit): _check_rows(rows, edit(plain), f"{edit!r}, {name}")
     name, plain = next(_graphs(SimCLR()))
     barred = plain.with_band(high=1)  # the row itself, and nothing else
     x = _features(rows, plain)
     assert torch.allclose(_total(rows, x, plain)[0], _total(rows, x, barred)[0], rtol=1e-9, atol=1e-9), (
-        f"{rows!r}: columns left out by `out` count otherwise than those that are holes. Where `out` is given, holes are not made: "
-        "s.masked_fill(out > 0, …) first")
+        f"{rows!r}: columns left out by `out` count otherwise than those that are holes. "
+        "Where `out` is given, holes are not made: s.masked_fill(out > 0, …) first")
     dropped = plain.with_positives(plain.positives, torch.zeros_like(plain.weights))
     value, gradient = _total(rows, x, dropped)
-    assert value == 0 and not gradient.any(), f"{rows!r}: rows without a positive have a loss or a gradient. Multiply by `kept` or `weights`"
+    assert value == 0 and not gradient.any(), (
+        f"{rows!r}: rows without a positive have a loss or a gradient. Multiply by `kept` or `weights`")
 
 def _features(rows: RowLoss, graph: PairGraph) -> Float[Tensor, "n d"]:
     "Features of the length that a row loss expects."
@@ -168,11 +171,14 @@ def _check_rows(rows: RowLoss, graph: PairGraph, name: str) -> None:
     assert value.isfinite() and gradient.isfinite().all(), f"{name}: the loss or its gradient is not finite"
     for tile in (1, 5):
         again = _total(rows, x, graph, tile)
-        assert torch.allclose(again[0], value, rtol=1e-9, atol=1e-9), f"{name}: blocks of {tile} rows give {again[0]:.6f}, all rows at once {value:.6f}"
-        assert torch.allclose(again[1], gradient, rtol=1e-8, atol=1e-9), f"{name}: blocks of {tile} rows give another gradient"
+        assert torch.allclose(again[0], value, rtol=1e-9, atol=1e-9), (
+            f"{name}: blocks of {tile} rows give {again[0]:.6f}, all rows at once {value:.6f}")
+        assert torch.allclose(again[1], gradient, rtol=1e-8, atol=1e-9), (
+            f"{name}: blocks of {tile} rows give another gradient")
     step = 1e-5
     for direction in torch.randn(3, *x.shape, generator=generator(0, "check", "direction"), dtype=x.dtype):
-        slope = (_total(rows, x + step * direction, graph)[0] - _total(rows, x - step * direction, graph)[0]) / (2 * step)
+        ahead, behind = _total(rows, x + step * direction, graph)[0], _total(rows, x - step * direction, graph)[0]
+        slope = (ahead - behind) / (2 * step)
         expected = (gradient * direction).sum()
         assert abs(slope - expected) < 1e-5 * (1 + abs(expected)), (
             f"{name}: along a random direction the loss changes by {slope:.6f}, its gradient says {expected:.6f}. "
@@ -180,8 +186,10 @@ def _check_rows(rows: RowLoss, graph: PairGraph, name: str) -> None:
     shared = torch.zeros_like(x)
     fast = rows.whole(x, x, graph, shared, shared, None)
     if fast is not None:
-        assert torch.allclose(fast, value, rtol=1e-9, atol=1e-9), f"{name}: `whole` gives {fast:.6f}, blocks of rows {value:.6f}"
-        assert torch.allclose(shared, gradient, rtol=1e-8, atol=1e-9), f"{name}: `whole` gives another gradient than blocks of rows"
+        assert torch.allclose(fast, value, rtol=1e-9, atol=1e-9), (
+            f"{name}: `whole` gives {fast:.6f}, blocks of rows {value:.6f}")
+        assert torch.allclose(shared, gradient, rtol=1e-8, atol=1e-9), (
+            f"{name}: `whole` gives another gradient than blocks of rows")
 
 # %% ../../nbs/losses/29_checking.ipynb #29a00010
 show_parameters_in_help(__name__)

@@ -197,7 +197,7 @@ class PairGraph:
 
     def left_out(
         self,
-        outside: Float[Tensor, "b m"] | None, # of the block's group; None without a band
+        outside: Float[Tensor, "h m"] | None, # of the block's group, which may serve several views; None without a band
         block: Block, # which rows and columns
         period: int, # n: a row itself is left out; N: all views of its image, positives or not
     ) -> Float[Tensor, "b c"]:

@@ -14,5 +14,6 @@ from .others import NearestOfOtherView, SameClass, SoftTargets
 
 # %% ../../nbs/resampling/20_resampling.ipynb #24a00004
 _all_ = [
-    PairGraph, Compose, Resampler, SimCLR, parse_strategy, AddNewPositive, DropEasyNegative, DropFalseNegative, DropFalsePositive,
+    PairGraph, Compose, Resampler, SimCLR, parse_strategy,
+    AddNewPositive, DropEasyNegative, DropFalseNegative, DropFalsePositive,
     NearestOfOtherView, SameClass, SoftTargets]

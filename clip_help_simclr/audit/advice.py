@@ -29,7 +29,7 @@ def _percent(*shares: float | None) -> str:
     "Shares in percent, with 'to' between them; small ones with one decimal."
     texts = []
     for share in shares:
-        if _is_missing(share): texts.append("–")
+        if share is None or math.isnan(share): texts.append("–")
         elif 0 < share < 0.0995: texts.append(f"{100 * share:.1f}")
         else: texts.append(f"{100 * share:.0f}")
     return " to ".join(texts) + "\u00a0%"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -113,9 +113,9 @@ _SHARES = { # column: hits, trials
 
 def _shares(counts: pd.DataFrame) -> dict[str, float]:
     "Counts of batches, one per row, to shares with intervals."
-    shares = {}
+    shares: dict[str, float] = {}
     for name, (hits, trials) in _SHARES.items():
-        share, low, high = batch_share(counts[hits], counts[trials])
+        share, low, high = batch_share(counts[hits].tolist(), counts[trials].tolist())
         if math.isnan(share): low = high = math.nan
         shares |= {name: share, f"{name}_low": low, f"{name}_high": high}
     for name in ("false_negatives", "true_negatives"): shares[name] = int(counts[name].sum())
@@ -186,7 +186,7 @@ def _share_right(pairs: pd.DataFrame, labels: Int[Tensor, "n"]) -> tuple[float, 
     b = labels[_column(pairs, "partner")]
     known = (a >= 0) & (b >= 0)
     right = known & (a == b)
-    table = pd.DataFrame(dict(batch=pairs.batch, hits=right.numpy(), trials=known.numpy()))
+    table: Any = pd.DataFrame(dict(batch=pairs.batch, hits=right.numpy(), trials=known.numpy()))
     counts = table.groupby("batch").sum()
     return batch_share(counts.hits, counts.trials)
 
@@ -195,7 +195,7 @@ def _without_labels(added: pd.DataFrame) -> dict:
     "What the added positives look like when nothing is known of classes."
     chosen = set(zip(added.batch, added.anchor, added.partner))
     mutual = [(batch, partner, anchor) in chosen for batch, anchor, partner in chosen]
-    popular = added.groupby(["batch", "partner"]).size().groupby("batch").max()
+    popular: Any = added.groupby(["batch", "partner"]).size().groupby("batch").max()
     quantiles = added.similarity.quantile([0, .05, .25, .5, .75, .95, 1])
     return dict(
         mutual=float(np.mean(mutual)), most_chosen=float(popular.mean()), similarity=quantiles.tolist())
@@ -253,10 +253,10 @@ def _similarities(
     batches: list[Int[Tensor, "b"]], # numbers of images
 ) -> dict[str, list]: # edges, same, different
     "Histograms of the similarity of pairs of equal and of different classes."
-    edges = None
+    edges = torch.empty(0)
     counts = torch.zeros(2, 60)
     for _, S, same, other in _by_similarity(rows, labels, batches):
-        if edges is None: edges = torch.linspace(S.min().item() - 1e-3, S.max().item() + 1e-3, 61)
+        if not len(edges): edges = torch.linspace(S.min().item() - 1e-3, S.max().item() + 1e-3, 61)
         place = (torch.bucketize(S, edges) - 1).clamp_(0, 59)
         counts[0] += torch.bincount(place[same], minlength=60)
         counts[1] += torch.bincount(place[other], minlength=60)

@@ -20,7 +20,7 @@ from .counts import _column, batch_share, random_batches
 from ..cooccurrence import PairDistribution
 from ..core import generator as make_generator, show_parameters_in_help, vote
 from ..generalization import probe_bound
-from ..pairs import PairGraph
+from ..pairs import GuideSimilarity, PairGraph
 from ..resampling import DropFalsePositive
 
 # %% auto #0
@@ -58,9 +58,9 @@ def _draw_sample(
 ) -> _Sample:
     "Draw images and batches. Raises `ValueError` for arguments of `audit` that do not fit."
     N = len(data)
-    if labels is None: labels = data.labels
-    if len(labels) != N:
-        raise ValueError(f"labels: {len(labels)} came for {N} images. Give one per image, -1 where unknown")
+    classes: Tensor = data.labels if labels is None else labels
+    if len(classes) != N:
+        raise ValueError(f"labels: {len(classes)} came for {N} images. Give one per image, -1 where unknown")
     if batch_size < 2: raise ValueError(f"batch_size: expected at least 2 images, got {batch_size}")
     if sample < 4: raise ValueError(f"sample: expected at least 4 images, got {sample}")
     numbers = torch.randperm(N, generator=make_generator(seed, "audit sample"))[:sample]
@@ -74,7 +74,7 @@ def _draw_sample(
     size = min(batch_size, len(numbers) // 2)
     n_batches = max(8, len(numbers) // size)
     batches = random_batches(len(numbers), size, n_batches, make_generator(seed, "audit batches"))
-    return _Sample(numbers, rows, labels.cpu()[numbers], batches, int((~finite).sum()))
+    return _Sample(numbers, rows, classes.cpu()[numbers], batches, int((~finite).sum()))
 
 # %% ../../nbs/audit/61_knowledge.ipynb #8e55cfb4
 def _own_accuracy(
@@ -90,7 +90,7 @@ def _own_accuracy(
     keys = F.normalize(keys.float(), dim=1)[known]
     y = labels[known]
     asked = min(queries, len(y))
-    right = 0
+    right = 0.0
     for numbers in torch.arange(asked).split(500):
         S = unit[numbers] @ keys.T
         S[torch.arange(len(numbers)), numbers] = -torch.inf
@@ -102,8 +102,8 @@ def _own_accuracy(
 # %% ../../nbs/audit/61_knowledge.ipynb #df72bd7f
 def _pixels(images: Iterable[Tensor]) -> Float[Tensor, "n 192"]:
     "Images as 8 x 8 colours, less the mean image."
-    small = [F.adaptive_avg_pool2d(part.float(), 8).flatten(1).cpu() for part in images]
-    small = torch.cat(small)
+    parts = [F.adaptive_avg_pool2d(part.float(), 8).flatten(1).cpu() for part in images]
+    small = torch.cat(parts)
     return small - small.mean(0)
 
 def _view_accuracy(
@@ -147,7 +147,8 @@ def kind_centres(
     from sklearn.cluster import KMeans
     unit = F.normalize(rows.float(), dim=1)
     distinct = len(unit.mul(1e4).round().unique(dim=0))
-    means = KMeans(min(n_kinds, distinct), n_init=1, max_iter=50, random_state=seed)
+    options: dict[str, Any] = dict(n_init=1, max_iter=50, random_state=seed)
+    means = KMeans(min(n_kinds, distinct), **options)
     return torch.from_numpy(means.fit(unit.numpy()).cluster_centers_).float()
 
 def nearest_kind(
@@ -204,6 +205,11 @@ def _thumbnails(images: Tensor, side: int = 64) -> UInt8[Tensor, "n 3 h w"]:
     return small.round().clamp(0, 255).to(torch.uint8).cpu()
 
 # %% ../../nbs/audit/61_knowledge.ipynb #818ba611
+def _similarity_of(graph: PairGraph) -> GuideSimilarity:
+    "The guide similarities of a graph. Raises `ValueError` for one that was made without a guide."
+    if graph.similarity is None: raise ValueError("graph: it has no guide similarities. Make it with a guide")
+    return graph.similarity
+
 class _Views(NamedTuple):
     "What the guide sees in the views of some images."
     pairs: pd.DataFrame # one row per pair: image (its position), similarity, kinds `first` and `second`, dropped, batch
@@ -228,7 +234,7 @@ def _views(
         rows = guide.encode(views).float().cpu()
         graph = PairGraph.from_views(len(views), guide=rows)
         own = torch.arange(len(images)) # rows of the first views
-        similarity = graph.similarity.at(own, graph.positives[:len(images)])[:, 0]
+        similarity = _similarity_of(graph).at(own, graph.positives[:len(images)])[:, 0]
         first, second = nearest_kind(rows, centres).view(2, -1)
         dropped = DropFalsePositive()(graph).kept[:len(images)] == 0
         found.append(pd.DataFrame(dict(
@@ -250,9 +256,9 @@ def _recognized(
     known = y >= 0
     table = views.assign(known=known, both=(first == y) & (second == y) & known)
     quantiles = views.similarity.quantile([0, .05, .1, .25, .5, .75, 1])
-    out = dict(pairs=len(views), quantiles=quantiles.tolist())
+    out: dict[str, Any] = dict(pairs=len(views), quantiles=quantiles.tolist())
     for name, part in (("dropped", table[table.dropped]), ("kept", table[~table.dropped])):
-        counts = part.groupby("batch")[["both", "known"]].sum()
+        counts: Any = part.groupby("batch")[["both", "known"]].sum()
         out[name] = dict(zip(("share", "low", "high"), batch_share(counts.both, counts.known)))
     return out
 
@@ -293,8 +299,8 @@ def _spectra(
     classes, impurity, counts = classes_of_kinds(kind, s.labels, n_kinds)
     halves: dict[str, list[Tensor]] = {}
     if views is not None and views.batch.nunique() > 1:
-        columns = [_column(views, name) for name in ("first", "second", "batch")]
-        halves["augmentation pairs"] = _halves(*columns, n_kinds)
+        first, second, batch = (_column(views, name) for name in ("first", "second", "batch"))
+        halves["augmentation pairs"] = _halves(first, second, batch, n_kinds)
     anchor, partner, batch = (_column(added, name) for name in ("anchor", "partner", "batch"))
     halves["added positives"] = _halves(kind[anchor], kind[partner], batch, n_kinds)
     if "augmentation pairs" in halves:
@@ -303,7 +309,7 @@ def _spectra(
     if counts.sum() >= 4:
         tables = _label_pairs(s, kind, n_kinds)
         if tables: halves["label pairs"] = tables
-    pairs = {name: pooled_bound(*both, classes, impurity) for name, both in halves.items()}
+    pairs = {name: pooled_bound(a, b, classes, impurity) for name, (a, b) in halves.items()}
     return dict(kinds=n_kinds, impurity=None if math.isnan(impurity) else impurity, pairs=pairs)
 
 # %% ../../nbs/audit/61_knowledge.ipynb #61c00017

@@ -190,7 +190,7 @@ _LIMIT_WITHOUT_LABELS = (
 
 def _limits(n: dict) -> list[str]:
     "What this audit cannot tell."
-    out = list(_LIMITS)
+    out: list[str] = list(_LIMITS)
     if "strategies" not in n: out.insert(0, _LIMIT_WITHOUT_LABELS)
     if "views" not in n: out.insert(0, _LIMIT_WITHOUT_VIEWS)
     return out

@@ -16,7 +16,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from .counts import _column
-from .knowledge import _Sample, _thumbnails, _Views
+from .knowledge import _Sample, _similarity_of, _thumbnails, _Views
 from ..core import generator as make_generator, plot_theme, show_parameters_in_help
 from ..pairs import PairGraph, edited_pairs
 from ..resampling import DropFalseNegative, DropEasyNegative
@@ -81,12 +81,12 @@ def _dropped_shown(s: _Sample, n: int, seed: int) -> dict[str, Iterable[tuple]]:
     images = s.batches[0]
     g = make_generator(seed, "audit pictures")
     base = PairGraph.from_views(2 * len(images), guide=s.rows[images])
-    shown = {}
+    shown: dict[str, Iterable[tuple]] = {}
     for strategy in (DropFalseNegative(), DropEasyNegative()):
         pairs = edited_pairs(base, strategy(base))["dropped negatives"]
         pairs = pairs[(pairs < len(images)).all(1)] # of first views
         pairs = pairs[torch.randperm(len(pairs), generator=g)[:n]]
-        similarity = base.similarity.at(pairs[:, 0], pairs[:, 1:])[:, 0].tolist()
+        similarity = _similarity_of(base).at(pairs[:, 0], pairs[:, 1:])[:, 0].tolist()
         name = f"Negatives that {type(strategy).__name__} drops, at random"
         shown[name] = zip(*images[pairs].T.tolist(), similarity)
     return shown
@@ -104,7 +104,8 @@ def _pictures(
     sorts = _added_shown(s, added, n, seed) | _dropped_shown(s, n, seed)
     shown = {name: _pairs_shown(data, s, pairs) for name, pairs in sorts.items()}
     if seen is not None:
-        views = seen.pairs[seen.pairs.dropped].sort_values("similarity")[:n]
+        dropped: Any = seen.pairs[seen.pairs.dropped]
+        views = dropped.sort_values("similarity")[:n]
         rows = zip(views.image, views.image, views.similarity)
         thumbnails = seen.pictures[torch.tensor(views.index.tolist())]
         name = "Positives that DropFalsePositive drops, least similar"

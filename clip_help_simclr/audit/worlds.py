@@ -26,7 +26,7 @@ __all__ = ['world_knobs', 'large_shapes', 'with_label', 'train_worlds']
 # %% ../../nbs/audit/66_worlds.ipynb #66c00006
 _COLUMNS = dict(shape=0, colour=1, texture=4, background=5) # where `ShapesWorld.draw` puts them
 _VIEWS = SimCLRViews(24, crop_scale=(0.5, 1.0))
-_CONFIG = dict(width=16, epochs=5, batch_size=64, temperature=0.2)
+_CONFIG: dict[str, Any] = dict(width=16, epochs=5, batch_size=64, temperature=0.2)
 _IMAGES, _TEST = 8192, 4096 # images to train on, and to test
 _FIRST_TEST = 10 ** 6 # number of the first test image
 _SEEDS = 2
@@ -103,7 +103,7 @@ def train_worlds(
 ) -> None:
     "Train in the worlds that the record lacks, two minutes each on one core. It is saved after each."
     numbers = pick("part", part, _PARTS)
-    record = load_record(path) if Path(path).exists() else dict(results=[], seconds=0)
+    record: dict[str, Any] = load_record(path) if Path(path).exists() else dict(results=[], seconds=0)
     rows = record["results"]
     began = time.perf_counter() - record["seconds"]
     config = _CONFIG | dict(

@@ -15,6 +15,9 @@ from typing import Any, Literal
 
 from .values import checked, command_line, import_flag
 
+_Config = Any # a `PretrainConfig`: its module needs torch, which must not be imported for the parser
+_Result = Any # a `PretrainResult`
+
 # %% auto #0
 __all__ = ['demo', 'embed', 'audit', 'pretrain_command', 'export', 'probe', 'bench', 'experiment']
 
@@ -153,7 +156,7 @@ def _source_size(views: int) -> int:
 # %% ../../nbs/cli/75_commands.ipynb #9e0c100b
 @checked
 def pretrain_command(
-    config: PretrainConfig, # the run; its fields are flags of their own
+    config: _Config, # the run; its fields are flags of their own
     data: str, # a data set: {data}
     guide: str | None = None, # a guide, needed by every strategy but SimCLR: {guide}
     size: int | None = None, # side of the images, in pixels; null: that of a cache, else of the views, or 8/7 of it above 64
@@ -191,7 +194,7 @@ def pretrain_command(
     _report_run(result, Path(out))
     _name_unread(images)
 
-def _warn_of_the_run(config: PretrainConfig, guide: str | None, size: int, views: int | None) -> None:
+def _warn_of_the_run(config: _Config, guide: str | None, size: int, views: int | None) -> None:
     "Of enlarged images, and of a guide that is not used."
     from clip_help_simclr.resampling import parse_strategy
     if views and size < views:
@@ -203,7 +206,7 @@ def _warn_of_the_run(config: PretrainConfig, guide: str | None, size: int, views
             f"guide: the strategy {config.strategy} uses none, so {guide} changes nothing. "
             "Leave it out, or choose another strategy", stacklevel=3)
 
-def _report_run(result: PretrainResult, folder: Path) -> None:
+def _report_run(result: _Result, folder: Path) -> None:
     "The end of a run: its curves, and where everything is."
     import matplotlib
     from clip_help_simclr.core import plot_theme
@@ -227,8 +230,7 @@ def export(
     "The trained encoder as a folder for timm and for model hubs."
     from clip_help_simclr.core import about
     from clip_help_simclr.training import export_encoder
-    options = dict(overwrite=True) if overwrite else {}
-    with about("out"): folder = export_encoder(checkpoint, out, **options)
+    with about("out"): folder = export_encoder(checkpoint, out, overwrite=overwrite)
     print(f"Weights and model card are in {folder.resolve()}")
 
 @checked

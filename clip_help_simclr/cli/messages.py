@@ -26,8 +26,8 @@ class Given:
         self.arguments = list(arguments)
         self.flags = command._option_string_actions
         self.dests = {action.dest for action in command._actions if action.dest not in ("help", "print_config")}
-        self.file = None # the configuration file
-        self.values = {} # of its names
+        self.file: str | None = None # the configuration file
+        self.values: dict[str, Any] = {} # of its names
 
     def asks_for_help(self) -> bool:
         "Is a help text wanted?"
@@ -137,7 +137,7 @@ def _config_values(path: str, text: str) -> dict[str, Any]:
 def _values_of(path: str, node: Any, prefix: str = "") -> dict[str, Any]:
     "Names with values; those of the group `augment` get its name before theirs."
     import yaml
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in node.value:
         name = prefix + str(key.value)
         if name in found: raise ValueError(f"--config: {path} has {name} twice. Give it once")
@@ -183,7 +183,7 @@ def parser_message(
     dest = key[1].split("/")[0] if key else None
     if dest in given.flags: dest = given.flags[dest].dest
     action = given.action(dest)
-    if action is not None:
+    if dest is not None and action is not None:
         if "explicit argument" in text: return f"{given.name(dest)}: expected no value, got {given.text(dest)}"
         came = "nothing" if "expected one argument" in text else given.text(dest) or "something else"
         return f"{given.name(dest)}: expected {expected(action)}, got {came}"
@@ -227,7 +227,7 @@ def library_message(
     lead = re.sub(r"\W+", "_", lead) if colon and len(lead) < 40 and "'" not in lead else ""
     if lead and noted.endswith(".") and noted + lead in given.dests: return f"{given.name(noted + lead)}: {rest}"
     if lead in given.dests: return f"{given.name(lead)}: {rest}"
-    dest = _FLAG_OF.get(lead) or _unknown_what(text) or ("out" if lead == "path" and not noted else None)
+    dest = _FLAG_OF.get(lead) or _unknown_what(text) or ("out" if lead == "path" and not noted else "")
     if dest in given.dests: return f"{given.name(dest)}: {text}"
     flag = noted.removesuffix(".")
     if flag in given.dests or noted.endswith("."): return f"{given.name(flag)}: {text}"

@@ -27,12 +27,12 @@ _SWITCHES = dict( # flags without a value, by command
 
 def build_parser(
     only: list[str] | None = None, # commands whose flags are wanted, as those of `pretrain` need torch; None: all
-):
+) -> Any: # an `ArgumentParser` of jsonargparse
     """The parser of `chs`: one subcommand for each function, without help texts (`explain_flags`).
 
     It raises `ArgumentError` instead of leaving the process."""
     from jsonargparse import ArgumentParser
-    options = dict(exit_on_error=False, allow_abbrev=False)
+    options: dict[str, Any] = dict(exit_on_error=False, allow_abbrev=False)
     about = "Guided contrastive learning: guides, pair audits, training, probes."
     parser = ArgumentParser(prog="chs", description=about, version=__version__, **options)
     commands = parser.add_subcommands(dest="command")

@@ -124,7 +124,8 @@ def main(
 ) -> int: # exit code: 0 done, 1 failed on the way, 2 wrong input, 128 + signal interrupted (130 for Ctrl-C)
     "The `chs` command."
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"): stream.reconfigure(errors="replace")  # a terminal may lack τ and ±
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None: reconfigure(errors="replace")  # a terminal may lack τ and ±
     try:
         code = _command(sys.argv[1:] if arguments is None else [str(a) for a in arguments])
         sys.stdout.flush()
@@ -145,7 +146,7 @@ def _command(arguments: list[str]) -> int:
             command = parser._subcommands_action._name_parser_map[name]
             return _carry_out(name, Given(command, arguments[1:]), parser)
         if name in ("--help", "-h", "--version"): parser.parse_args([name])
-    except SystemExit as e: return e.code or 0
+    except SystemExit as e: return int(e.code or 0)
     got = f"unknown command {name!r}.{did_you_mean(name, COMMANDS)}" if name else "no command."
     print(f"chs: error: {got} Expected one of {', '.join(COMMANDS)}; chs --help says more", file=sys.stderr)
     return 2

@@ -125,10 +125,10 @@ def plot_maps(
     for ax in axes.flat: ax.axis("off")
     for ax, (row, encoder) in zip(axes.flat, encoders.items()):
         features, labels = readable(encode(encoder.to(device), shown), shown)
-        features = torch.nn.functional.normalize(features, dim=1).numpy()
-        perplexity = min(30, (len(features) - 1) / 3)
-        xy = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(features)
-        names = [data.classes[y] for y in labels.tolist()]
+        unit = torch.nn.functional.normalize(features, dim=1).numpy()
+        perplexity = min(30, (len(unit) - 1) / 3)
+        xy = TSNE(init="pca", perplexity=perplexity, random_state=0).fit_transform(unit)
+        names = [data.classes[int(y)] for y in labels]
         sns.scatterplot(
             x=xy[:, 0], y=xy[:, 1], hue=names, hue_order=data.classes,
             palette="tab10" if len(data.classes) <= 10 else "husl", s=9, linewidth=0, ax=ax, legend=ax is first)

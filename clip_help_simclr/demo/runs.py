@@ -43,7 +43,7 @@ def reading_options(
     channels: int, # of the images
 ) -> dict[str, Any]: # for `load_data`
     "How images are read."
-    options = dict(strict=strict)
+    options: dict[str, Any] = dict(strict=strict)
     if channels != 3: options["channels"] = channels  # three is what a data set has by itself
     return options
 
@@ -157,7 +157,9 @@ def _demo_train(
           f"{config.precision} precision, {seeds} seeds each")
     device = pick_device(config.device)
     channels = getattr(splits.train, "channels", 3)
-    table, histories, encoders = [], {}, {}
+    table: list[dict[str, Any]] = []
+    histories: dict[tuple[str, int], list[dict]] = {}
+    encoders: dict[str, torch.nn.Module] = {}
     def probed(row: str, seed: int, encoder: torch.nn.Module, what: str, run: Path) -> dict[str, float]:
         measure = lambda: probe_encoder(encoder, splits, device, seed)
         encoders.setdefault(row, encoder)
@@ -187,7 +189,7 @@ def _demo_record(
     "Write the demo's results.json."
     rows = runs.table.astype(object).where(runs.table.notna(), None).to_dict("records")
     losses = [dict(row=row, seed=seed, loss=[e["loss"] for e in h]) for (row, seed), h in runs.histories.items()]
-    results = dict(runs=rows, guide=facts, history=losses)
+    results: dict[str, Any] = dict(runs=rows, guide=facts, history=losses)
     unreadable = [name for data in splits for name in data.skipped]
     if unreadable: results["unreadable"] = unreadable
     settings = asked | dict(run=asdict(config), train=len(splits.train), test=len(splits.test))
@@ -199,7 +201,7 @@ def _demo_figures(runs: DemoRuns, splits: Splits, guide: Guide, config: Pretrain
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
     plot_theme()
-    def save(name: str, figure: plt.Figure) -> None:
+    def save(name: str, figure: Any) -> None:
         figure.savefig(folder / f"{name}.png")
         plt.close(figure)
     save("accuracy", plot_accuracies(runs.table))

@@ -110,8 +110,8 @@ def _gathered(
     device: torch.device, # where processes exchange
 ) -> Float[Tensor, "n d"] | None: # with all rows; None if no process could read any
     "The features of all processes; images that one of them could not read are unreadable for all."
-    width = torch.tensor(0 if features is None else features.shape[1], device=device)
-    width = int(largest(width))
+    own = torch.tensor(0 if features is None else features.shape[1], device=device)
+    width = int(largest(own))
     if not width: return None
     if features is None: features = torch.full((len(data), width), torch.nan)
     _exchange(features, bounds, device)
@@ -139,8 +139,8 @@ def _encoded(
     "Features of one batch after another."
     if not len(share): return # fewer images than processes
     for batch in batches(share, batch_size, device=device, workers=workers):
-        as_they_are = size is None or size == share.size
-        images = batch.images.float() / 255 if as_they_are else resize(batch.images, size)
+        if size is None or size == share.size: images = batch.images.float() / 255
+        else: images = resize(batch.images, size)
         h = _features(encoder, images, precision)
         if h.ndim != 2 or len(h) != len(images):
             raise ValueError(

@@ -35,8 +35,10 @@ class _Standardized:
         self.rows = rows
         self.block = max(1, _BLOCK // (x.shape[1] + 1 + classes))
         blocks = rows.split(self.block)
-        self.mean = sum(x[r].double().sum(0) for r in blocks) / len(rows)
-        std = (sum((x[r] - self.mean).square_().sum(0) for r in blocks) / len(rows)).sqrt()
+        zero = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+        self.mean = sum((x[r].double().sum(0) for r in blocks), zero) / len(rows)
+        variance = sum(((x[r] - self.mean).square_().sum(0) for r in blocks), zero) / len(rows)
+        std = variance.sqrt()
         largest = torch.stack([x[r].abs().amax(0) for r in blocks]).amax(0)
         varies = std > 1e-6 * largest
         self.std = torch.where(varies, std, torch.inf) # what does not vary gets the value 0
@@ -111,7 +113,7 @@ def _minimize(
             return loss
 
         optimizer.step(evaluate)
-        if v.equal(start): return w, v.grad.abs().max().item() <= tolerance
+        if v.equal(start): return w, v.grad is not None and v.grad.abs().max().item() <= tolerance
         w = torch.linalg.solve_triangular(root.T, v.detach(), upper=True)
     return w, False
 

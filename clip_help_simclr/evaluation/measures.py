@@ -174,14 +174,14 @@ def _nearest(
 ) -> tuple[Float[Tensor, "b k"], Int[Tensor, "b k"]]: # similarities, falling; places in `train`
     "The nearest training rows by cosine, found a block of them at a time."
     block = 2 ** 14
-    best, nearest = None, None
+    best = x.new_empty(len(x), 0)
+    nearest = torch.empty(len(x), 0, dtype=torch.int64, device=x.device)
     for start in range(0, len(train), block):
         others = F.normalize(train_x[train[start:start + block]], dim=1)
         similarity = x @ others.T
         similarity, number = similarity.topk(min(k, similarity.shape[1]))
-        if best is not None:
-            similarity = torch.cat([best, similarity], 1)
-            number = torch.cat([nearest, number + start], 1)
+        similarity = torch.cat([best, similarity], 1)
+        number = torch.cat([nearest, number + start], 1)
         best, place = similarity.topk(min(k, similarity.shape[1]))
         nearest = number.gather(1, place)
     return best, nearest

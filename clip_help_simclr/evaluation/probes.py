@@ -95,13 +95,15 @@ def _held_out(
     return _draw(y, counts, generator(seed, "probe validation"))
 
 # %% ../../nbs/evaluation/59_probes.ipynb #2a652402
+_PENALTIES = tuple(10 ** (-i / 2) for i in range(11))
+
 def linear_probe(
     train_x: Float[Tensor, "n d"], # features of the training images, from `encode`; the work happens on their device
     train_y: Int[Tensor, "n"], # labels; rows with −1 are left out
     test_x: Float[Tensor, "m d"], # features of the test images
     test_y: Int[Tensor, "m"], # labels; rows with −1 are left out; a class that training lacks counts as an error
     *,
-    l2s: Sequence[float] = tuple(10 ** (-i / 2) for i in range(11)), # penalties to choose from
+    l2s: Sequence[float] = _PENALTIES, # penalties to choose from
     validation_share: float = 0.2, # part of each class that is held out for the choice
     seed: int = 0, # decides which rows those are
 ) -> ProbeResult:
@@ -121,12 +123,13 @@ def linear_probe(
     classes, y = _classes(train_y, train)
     held = _held_out(y[train].cpu(), validation_share, seed).to(y.device)
 
-    validation, converged = {}, True
+    validation: dict[float, float] = {}
+    converged = True
     for fit in _fit_path(train_x, y, train[~held], len(classes), l2s): # strongest penalty first
         correct = _correct(train_x, train_y, train[held], fit, classes)
         validation[fit.l2] = correct.double().mean().item()
         converged = converged and fit.converged
-    l2 = max(validation, key=validation.get) # the first of equals
+    l2 = max(validation, key=validation.__getitem__) # the first of equals
 
     fit, = _fit_path(train_x, y, train, len(classes), [l2])
     correct = _correct(test_x, test_y, test, fit, classes)
@@ -230,7 +233,8 @@ def sgd_probe(
     test = _only_labelled("test", test)
     if augment is None: augment = SimCLRViews(train.size, jitter=0, gray=0, blur=0)
     batch_size = min(batch_size, len(train))
-    weight = torch.zeros(encoder.num_features, len(train.classes), device=device, requires_grad=True)
+    width: Any = encoder.num_features # torch does not know the types of a module's attributes
+    weight = torch.zeros(width, len(train.classes), device=device, requires_grad=True)
     bias = torch.zeros(len(train.classes), device=device, requires_grad=True)
     with _evaluating(encoder):
         training = _sgd_losses(

@@ -26,7 +26,7 @@ _MOST_PARAMETERS = 2 ** 31 # 8 GiB in float32, three times that with their optim
 _WHOLE = dict( # fields that are whole numbers, with their bounds
     width=(1,), projection=(1, 65_536), views=(2, 1000), epochs=(1,), batch_size=(1,), seed=(0, 2 ** 63 - 1),
     checkpoint_every=(1,), log_every=(1,), chunk=(2,), workers=(0, 10_000), keep_every=(1,))
-_REAL = dict( # fields that are numbers, with their bounds
+_REAL: dict[str, dict[str, float]] = dict( # fields that are numbers, with their bounds
     temperature=dict(above=0), lr=dict(above=0), weight_decay=dict(low=0), clip_norm=dict(above=0),
     warmup=dict(low=0, below=1), checkpoint_minutes=dict(low=0))
 _OPTIONAL = ("chunk", "workers", "keep_every", "clip_norm") # numbers that may be None
@@ -51,10 +51,10 @@ def _check_numbers(config: PretrainConfig) -> None:
         value = getattr(config, name)
         if value is None and name in _OPTIONAL: continue
         setattr(config, name, whole_number(name, value, *bounds))
-    for name, bounds in _REAL.items():
+    for name, limits in _REAL.items():
         value = getattr(config, name)
         if value is None and name in _OPTIONAL: continue
-        setattr(config, name, real_number(name, value, **bounds))
+        setattr(config, name, real_number(name, value, **limits))
 
 # %% ../../nbs/training/51_config.ipynb #d73c5ca6
 @contextmanager
@@ -70,7 +70,7 @@ def _check_choices(config: PretrainConfig) -> None:
     with _begins_with("strategy"): parse_strategy(config.strategy)
     with _begins_with("loss"): parse_loss(config.loss, config.temperature)
     with _begins_with("optimizer"): entry("optimizer", config.optimizer)
-    with _begins_with("tracker"): pick("tracker", config.tracker, dict(auto=None, none=None) | entries("tracker"))
+    with _begins_with("tracker"): pick("tracker", config.tracker, {"auto": None, "none": None, **entries("tracker")})
     if config.precision != "auto":
         try: config.precision = precision_name(config.precision)
         except ValueError as e: raise ValueError(f"{e}. With 'auto' the hardware decides") from None

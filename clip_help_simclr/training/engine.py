@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -113,8 +114,9 @@ class Run:
         config = self.config
         start = without_weights(config) if self.folder.holds_a_run else config
         fresh = build_model(start, config.augment.size, self.channels)
-        model = fresh.to(self.device, weights_dtype(config), memory_format=torch.channels_last).train()
-        return synchronize_batch_norm(model) if self.share[1] > 1 else model
+        model = fresh.to(self.device, weights_dtype(config)).to(memory_format=torch.channels_last).train()
+        if self.share[1] > 1: synchronize_batch_norm(model) # in place
+        return model
 
     def prepare(self) -> None:
         "Wrap model and optimizer for device and processes, once the weights are the right ones."
@@ -123,7 +125,8 @@ class Run:
             if hasattr(encoder, name): self.facts[name] = getattr(encoder, name).flatten().tolist()
         self.trained, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
         if self.config.compile: self.trained.compile()
-        if self.facts.get("scaler"): self.accelerator.scaler.load_state_dict(self.facts["scaler"])
+        scaler = self.accelerator.scaler # of fp16 alone, and a resumed run may have another precision
+        if scaler is not None and self.facts.get("scaler"): scaler.load_state_dict(self.facts["scaler"])
         if self.step < self.steps: self.journal.start(self.tracker, self.facts["config"], self.step)
         self.accelerator.wait_for_everyone()
         self.saved = time.perf_counter()
@@ -277,9 +280,10 @@ class Run:
         """Go on from the newest checkpoint in the folder, if there is one.
 
         Raises `ValueError` for that of another run."""
-        if not self.folder.holds_a_run: return
-        facts, tensors = read_checkpoint(self.folder.path)
-        check_same_run(self.folder.path, facts, self.facts, allow_changes)
+        folder = self.folder.path
+        if folder is None or not self.folder.holds_a_run: return
+        facts, tensors = read_checkpoint(folder)
+        check_same_run(folder, facts, self.facts, allow_changes)
         restore(tensors, self.model, self.optimizer)
         normalize_as(self.model.encoder, facts)
         self.step = self._place(facts)
@@ -293,7 +297,7 @@ class Run:
             losses = torch.tensor(facts["losses"], dtype=weights_dtype(self.config), device=self.device)
             self.journal.losses = list(losses.unbind())
             self.journal.measures = facts["measures"]
-        self._say_resumed(facts["step"])
+        self._say_resumed(folder, facts["step"])
 
     def _place(self, facts: dict) -> int:
         "The step at which the run goes on, in steps of its own size."
@@ -302,9 +306,9 @@ class Run:
         if old is None: return facts["step"]
         return resumed_step(facts["step"], old, size, self.per_epoch, self.config.batch_size)
 
-    def _say_resumed(self, step: int) -> None:
+    def _say_resumed(self, folder: Path, step: int) -> None:
         "Say where the run goes on, or that nothing is left of it."
-        name = f"{self.folder.path / 'checkpoint'}-{step}.safetensors"
+        name = f"{folder / 'checkpoint'}-{step}.safetensors"
         if self.step >= self.steps:
             self._say(f"finished: {name} is at {self._where()}; nothing is left to train")
             return

@@ -9,12 +9,14 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..core import (
     digest, digest_tensors, part_folder, remove_leftovers, save_tensors, write_atomic)
+from ..encoders import Encoder
 from .saving import config_of, encoder_of, read_checkpoint
 from .config import PretrainConfig
 from .models import without_weights
@@ -31,11 +33,12 @@ def _size_arguments(config: PretrainConfig, channels: int) -> dict[str, int]:
     "What timm must be told about size and channels of the images."
     import timm
     arguments = {}
-    if timm.get_pretrained_cfg(config.encoder).fixed_input_size: arguments["img_size"] = config.augment.size
+    cfg = timm.get_pretrained_cfg(config.encoder) # None for models that others have registered without one
+    if cfg is not None and cfg.fixed_input_size: arguments["img_size"] = config.augment.size
     if channels != 3: arguments["in_chans"] = channels
     return arguments
 
-def _timm_config(config: PretrainConfig, encoder: nn.Module) -> dict:
+def _timm_config(config: PretrainConfig, encoder: Encoder) -> dict:
     "What timm reads from config.json."
     size, channels = config.augment.size, encoder.channels
     cfg = dict(
@@ -65,8 +68,9 @@ def _timm_code(config: PretrainConfig, backbone: nn.Module, channels: int) -> li
         "from safetensors.torch import load_file",
         f"model = timm.create_model({config.encoder!r}, num_classes=0{arguments})"]
     if not _small_stem(backbone): return lines
-    deep = isinstance(backbone.conv1, nn.Sequential)
-    conv = backbone.conv1[0] if deep else backbone.conv1
+    whole: Any = backbone.conv1
+    deep = isinstance(whole, nn.Sequential)
+    conv = whole[0] if deep else whole
     first = "conv1[0]" if deep else "conv1"
     stem = f"torch.nn.Conv2d({channels}, {conv.out_channels}, 3, padding=1, bias=False)"
     return [*lines, f"model.{first}, model.maxpool = {stem}, torch.nn.Identity()"]

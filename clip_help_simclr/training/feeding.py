@@ -50,7 +50,7 @@ class Feed:
         if self.per_epoch == 0:
             raise ValueError(f"batch_size: {config.batch_size} is larger than the data set, of which "
                              f"{len(guidance.usable)} images have a guide row. Use a smaller batch")
-        self.known = {} # images that could not be read before an interruption: id to reason
+        self.known: dict[str, str] = {} # images that could not be read before an interruption: id to reason
 
     @property
     def chunks(self) -> int:
@@ -130,6 +130,6 @@ class Feed:
 
     def unreadable(self) -> dict[str, str]: # id to reason
         "What could not be read in any process."
-        everywhere = {}
+        everywhere: dict[str, str] = {}
         for found in gather_objects(self.met(len(self.source))): everywhere |= found
         return everywhere

@@ -46,8 +46,8 @@ class Guidance:
     own: bool = False # the projections themselves are the embeddings
     unknown: str = "" # how many of the usable images the guide knows nothing about, if any: their rows are zero
 
-def _check_guide(strategy: Resampler, guide: Guide | None) -> None:
-    "Raises `ValueError` for a guide that cannot say what the strategy needs."
+def _checked_guide(strategy: Resampler, guide: Guide | None) -> Guide:
+    "The guide. Raises `ValueError` for one that cannot say what the strategy needs."
     if guide is None:
         raise ValueError(f"guide: the strategy {strategy!r} needs one, got None. Pass a guide or an EmbeddingCache")
     if isinstance(guide, SelfGuide) and strategy.needs_neighbours:
@@ -57,6 +57,14 @@ def _check_guide(strategy: Resampler, guide: Guide | None) -> None:
         raise ValueError(f"guide: {strategy!r} compares the views of an image with each other, so the guide must embed "
                          f"each view; {guide.name} knows images by number only. "
                          "Use an image guide (captions, openclip)")
+    return guide
+
+def _cached(guide: Guide, data: ImageSet, progress: bool) -> EmbeddingCache:
+    "One row of the guide per image, in memory where they are not in a folder yet."
+    if isinstance(guide, EmbeddingCache): return guide
+    rows = EmbeddingCache.build(guide, data, progress=progress)
+    assert rows is not None # only a folder may wait for the shards of other processes
+    return rows
 
 def guidance_of(
     strategy: Resampler, # of the run
@@ -68,20 +76,20 @@ def guidance_of(
     "Ask the guide what can be asked before training. Raises `ValueError` for a guide that the strategy cannot use."
     everything = torch.arange(len(data))
     def nothing(numbers, views): return None
-    def of_views(numbers, views): return guide.encode(views)
     if not strategy.needs_guide: return Guidance(nothing, everything)
-    _check_guide(strategy, guide)
-    if isinstance(guide, SelfGuide): return Guidance(nothing, everything, own=True)
+    teacher = _checked_guide(strategy, guide)
+    def of_views(numbers, views): return teacher.encode(views)
+    if isinstance(teacher, SelfGuide): return Guidance(nothing, everything, own=True)
     if strategy.needs_per_view and not strategy.needs_neighbours: return Guidance(of_views, everything)
-    cache = guide if isinstance(guide, EmbeddingCache) else EmbeddingCache.build(guide, data, progress=progress)
+    cache = _cached(teacher, data, progress)
     cache.check(data)
     usable = everything[~torch.isin(everything, cache.missing)]
     neighbours = nearest_images(cache, device, progress) if strategy.needs_neighbours else None
     if strategy.needs_per_view: return Guidance(of_views, usable, neighbours)
     unknown = _unknown(cache, usable)
     n, d_g = cache.rows.shape
-    if device.type != "cpu" and fits(device, 4 * n * d_g): cache = cache.to(device)
-    def cached(numbers, views): return cache[numbers].to(device, non_blocking=True)
+    near = cache.to(device) if device.type != "cpu" and fits(device, 4 * n * d_g) else cache
+    def cached(numbers, views): return near[numbers].to(device, non_blocking=True)
     return Guidance(cached, usable, neighbours, unknown=unknown)
 
 # %% ../../nbs/training/53_guidance.ipynb #2dec0a0f

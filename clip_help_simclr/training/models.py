@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..core import entry, precision_name, real_number, register, whole_number
-from ..encoders import Projector, build_encoder
+from ..encoders import Encoder, Projector, build_encoder
 from .config import PretrainConfig
 
 # %% auto #0
@@ -30,7 +30,7 @@ class SimCLRModel(nn.Module):
     The encoder is what training is for."""
     def __init__(
         self,
-        encoder: nn.Module, # images to features h, with `num_features`
+        encoder: Encoder, # images to features h, with `num_features`
         projector: nn.Module, # features h to projections z
     ):
         super().__init__()
@@ -68,7 +68,7 @@ def contrastive_gradients(
     """Add the gradient of a contrastive loss to the model's parameters, encoding one chunk at a time
     (GradCache, arXiv 2101.06983). Running statistics are updated once.
 
-    Raises `ValueError` for more chunks than views."""
+    Raises `ValueError` for more chunks than views, and for a loss that does not depend on the projections."""
     chunks = whole_number("chunks", chunks, 1, max(1, len(views)))
     if chunks == 1:
         with clock("encoder"): z = model(views)
@@ -84,6 +84,7 @@ def contrastive_gradients(
         loss = loss_fn(z)
         backward(loss)
     with clock("backward"):
+        if z.grad is None: raise ValueError("loss_fn: its loss does not depend on the projections")
         gradients = z.grad.tensor_split(chunks)
         for part, gradient in zip(parts[:-1], gradients[:-1]):
             with no_sync(): model(part).backward(gradient)
@@ -106,8 +107,8 @@ def _sgd(groups: list[dict], lr: float) -> torch.optim.Optimizer:
 
 @register("optimizer", "lars")
 def _lars(groups: list[dict], lr: float) -> torch.optim.Optimizer:
-    from timm.optim import Lars
-    return Lars(groups, lr=lr, momentum=0.9)
+    from timm.optim.lars import Lars
+    return Lars(groups, lr=lr, momentum=0.9) # type: ignore[arg-type]  # its default 0 passes for the type
 
 def build_optimizer(
     model: nn.Module, # its parameters are trained

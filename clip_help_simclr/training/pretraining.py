@@ -9,9 +9,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from ..data import ImageSet
+from ..encoders import Encoder
 from ..guides import Guide
 from .config import PretrainConfig
 from .engine import Run
@@ -32,7 +31,7 @@ class PretrainResult:
     breakdown: pd.DataFrame | None = None # where the time went (milliseconds per step, share), if asked for
 
     @property
-    def encoder(self) -> nn.Module:
+    def encoder(self) -> Encoder:
         "The trained encoder, in evaluation mode."
         return self.model.encoder.eval()
 

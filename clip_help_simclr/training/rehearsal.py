@@ -57,12 +57,12 @@ _PATIENCE = 10.0 # seconds that each part of a dry run may take, one step more o
 def _measured_guide(guide: Guide, data: ImageSet, numbers: Int64[Tensor, "n"]) -> tuple[EmbeddingCache, float]:
     """Rows for some of the images, as many of them real as the time allows and then the same again; and the seconds
     that one row takes."""
-    rows = []
+    parts = []
     start = time.perf_counter()
     for part in numbers.split(64):
-        rows.append(guide.embed(data.subset(part), progress=False))
+        parts.append(guide.embed(data.subset(part), progress=False))
         if time.perf_counter() - start > _PATIENCE: break
-    rows = torch.cat(rows)
+    rows = torch.cat(parts)
     seconds = (time.perf_counter() - start) / len(rows)
     repeated = rows[torch.arange(len(numbers)) % len(rows)]
     return EmbeddingCache(repeated, guide.name, data.subset(numbers).fingerprint), seconds

@@ -94,9 +94,14 @@ class RunFolder:
             raise ValueError(f"folder: {str(folder)!r} is a file. Choose a folder")
 
     @property
+    def _own(self) -> Path | None:
+        "Where this process writes; None: nowhere."
+        return self.path if self.main else None
+
+    @property
     def writes(self) -> bool:
         "Does this process write to it?"
-        return self.path is not None and self.main
+        return self._own is not None
 
     @property
     def holds_a_run(self) -> bool:
@@ -106,30 +111,33 @@ class RunFolder:
     @contextmanager
     def alone(self) -> Iterator[None]:
         "Inside the block no other run works in the folder. Raises `ValueError` where one does."
-        if not self.writes:
+        folder = self._own
+        if folder is None:
             yield
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        with sole_owner(self.path): yield
+        folder.mkdir(parents=True, exist_ok=True)
+        with sole_owner(folder): yield
 
     def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, facts: dict) -> None:
         "Write a checkpoint."
-        if self.writes: save_checkpoint(self.path / f"checkpoint-{step}.safetensors", model, optimizer, facts)
+        folder = self._own
+        if folder is not None: save_checkpoint(folder / f"checkpoint-{step}.safetensors", model, optimizer, facts)
 
     def remove_older(self, chosen: int | None) -> None:
         "Remove checkpoints but the last two, and those whose step is a multiple of `chosen`."
-        if self.writes: remove_older(self.path, chosen)
+        if self._own is not None: remove_older(self._own, chosen)
 
     def remove_newer(self, step: int) -> None:
         "Remove checkpoints of later steps."
-        if not self.writes: return
-        for path in checkpoints(self.path):
+        if self._own is None: return
+        for path in checkpoints(self._own):
             if step_of(path) > step: path.unlink(missing_ok=True)
 
     def remove_leftovers(self) -> None:
         "Remove what killed processes left half-written."
-        if self.writes: remove_leftovers(self.path)
+        if self._own is not None: remove_leftovers(self._own)
 
     def record(self, command: str, config: dict, history: list[dict], seconds: float) -> None:
         "Write the run's record."
-        if self.writes: save_record(self.path / "record.json", command, config, history, seconds)
+        folder = self._own
+        if folder is not None: save_record(folder / "record.json", command, config, history, seconds)

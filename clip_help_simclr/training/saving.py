@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..augment import SimCLRViews
 from ..core import digest_tensors, save_tensors
+from ..encoders import Encoder
 from .config import PretrainConfig, weights_dtype
 from .models import build_model, without_weights
 from .views import LostViews
@@ -52,7 +53,7 @@ def save_checkpoint(
                       "or choose another folder, then start again to go on from the last one") from e
 
 # %% ../../nbs/training/53_saving.ipynb #009f7a9b
-_CHECKPOINT = re.compile(r"checkpoint-([0-9]+)\.safetensors")
+_CHECKPOINT = re.compile(r"checkpoint-[0-9]+\.safetensors")
 
 def checkpoints(
     folder: str | os.PathLike, # of a run
@@ -65,7 +66,7 @@ def step_of(
     path: Path, # of a checkpoint
 ) -> int:
     "The step in a checkpoint's name."
-    return int(_CHECKPOINT.fullmatch(path.name)[1])
+    return int(path.stem.rpartition("-")[2])
 
 # %% ../../nbs/training/53_saving.ipynb #d4a3dd71
 _MEND = "Expected a .safetensors file that `chs pretrain` wrote, or the folder of its run"
@@ -125,11 +126,11 @@ def _optimizer_state(tensors: dict[str, Tensor], optimizer: torch.optim.Optimize
     "The state by parameter. Raises `ValueError` for that of another optimizer, or of other parameters."
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     kind = type(optimizer).__name__
-    state = defaultdict(dict)
+    state: dict[int, dict[str, Tensor]] = defaultdict(dict)
     for key, value in tensors.items():
         if not key.startswith("optimizer."): continue
-        _, index, name = key.split(".", 2)
-        index = int(index)
+        _, number, name = key.split(".", 2)
+        index = int(number)
         fits = index < len(parameters) and (value.ndim == 0 or value.shape == parameters[index].shape)
         if not fits or name not in _STATE.get(kind, {name}):
             raise ValueError(f"checkpoint: its optimizer state ({key}, {tuple(value.shape)}) is not that of {kind} "
@@ -190,7 +191,7 @@ def normalize_as(
 def encoder_of(
     facts: dict, # of `read_checkpoint`
     tensors: dict[str, Tensor], # of `read_checkpoint`
-) -> nn.Module: # in evaluation mode, on the CPU
+) -> Encoder: # in evaluation mode, on the CPU
     "The trained encoder. Raises `ValueError` where facts and tensors do not fit each other."
     config = config_of(facts)
     model = build_model(without_weights(config), config.augment.size, facts.get("channels", 3))
@@ -200,7 +201,7 @@ def encoder_of(
 
 def load_encoder(
     path: str | os.PathLike, # a checkpoint of `pretrain`, or the folder of its run
-) -> nn.Module: # in evaluation mode, on the CPU
+) -> Encoder: # in evaluation mode, on the CPU
     "The trained encoder of a checkpoint. Raises as `read_checkpoint` does."
     facts, tensors = read_checkpoint(path)
     return encoder_of(facts, tensors)

@@ -79,6 +79,7 @@ def augmentation_name(
         settings += [f"{k}={v!r}" for k, v in transform.keywords.items()]
         text = f"{augmentation_name(transform.func)}({', '.join(settings)})"
     elif inspect.isfunction(transform):
+        code: str | bytes
         try: code = inspect.getsource(transform)
         except (OSError, TypeError): code = transform.__code__.co_code
         text = f"{transform.__module__}.{transform.__qualname__}, code {digest(code)[:8]}"

@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,7 +116,7 @@ class OnlineKNN:
         self.data = data
         self.sample = sample
         self.device = device
-        self.batches = None # of the sample, once they are read
+        self.batches: list[Batch] | None = None # of the sample, once they are read
 
     @torch.no_grad()
     def __call__(
@@ -146,7 +147,7 @@ class Clock:
         device: torch.device | None = None, # where the work is done; None measures nothing
     ):
         self.device = device
-        self.seconds = defaultdict(float)
+        self.seconds: dict[str, float] = defaultdict(float)
         self.steps = 0
 
     @contextmanager
@@ -159,7 +160,7 @@ class Clock:
         self.seconds[part] += self._now() - start
 
     def _now(self) -> float:
-        if self.device.type == "cuda": torch.cuda.synchronize(self.device)
+        if self.device is not None and self.device.type == "cuda": torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
     def waiting(
@@ -168,10 +169,9 @@ class Clock:
     ) -> Iterator[Batch]:
         "The batches; waiting for them is a part."
         batches = iter(batches)
-        done = object()
         while True:
-            with self("wait for data"): batch = next(batches, done)
-            if batch is done: return
+            with self("wait for data"): batch = next(batches, None)
+            if batch is None: return
             self.steps += 1
             yield batch
 
@@ -204,7 +204,7 @@ class WeightsAndBiases:
     package = "wandb"
 
     def __init__(self, folder: Path, config: dict, step: int):
-        import wandb
+        wandb = import_module(self.package)
         number = digest(str(folder.resolve()))[:16]
         self.run = wandb.init(project="clip_help_simclr", dir=str(folder), id=number, resume="allow")
         self.run.config.update(config, allow_val_change=True)
@@ -247,7 +247,7 @@ class Journal:
         self.losses: list[Tensor] = [] # of the steps of this epoch
         self.measures: list[dict[str, float]] = [] # of this epoch
         self.history: list[dict] = [] # one entry per epoch
-        self.tracker = None
+        self.tracker: Any = None
 
     def start(
         self,
@@ -256,7 +256,8 @@ class Journal:
         step: int, # at which it begins
     ) -> None:
         "Open the tracker."
-        if tracker is not None and self.main: self.tracker = tracker(self.folder, config, step)
+        if tracker is None or self.folder is None or not self.main: return
+        self.tracker = tracker(self.folder, config, step)
 
     def log(self, values: dict[str, float], step: int) -> None:
         "Hand values to the tracker."

@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from jaxtyping import Float, Int64
@@ -118,6 +118,20 @@ class EmbeddingCache(Guide):
         self.image_size = self.manifest.get("size")
         if isinstance(rows, Tensor): self.missing = _absent_rows(rows)
         else: self.missing = torch.tensor(_unreadable_numbers(self.manifest), dtype=torch.int64)
+
+    @overload
+    @classmethod
+    def build(
+        cls, guide: Guide, data: Any, folder: None = None, dtype: str = ..., shard_rows: int = ...,
+        batch_size: int = ..., workers: int | None = ..., progress: bool = ...,
+    ) -> EmbeddingCache: ...
+
+    @overload
+    @classmethod
+    def build(
+        cls, guide: Guide, data: Any, folder: str | os.PathLike, dtype: str = ..., shard_rows: int = ...,
+        batch_size: int = ..., workers: int | None = ..., progress: bool = ...,
+    ) -> EmbeddingCache | None: ...
 
     @classmethod
     def build(

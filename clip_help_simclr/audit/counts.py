@@ -43,8 +43,8 @@ def wilson(
 
 # %% ../../nbs/audit/60_counts.ipynb #9c316233
 def batch_share(
-    hits: Float[Tensor, "b"] | Sequence[float], # in each batch
-    trials: Float[Tensor, "b"] | Sequence[float], # in each batch
+    hits: Tensor | Sequence[float] | pd.Series, # in each batch
+    trials: Tensor | Sequence[float] | pd.Series, # in each batch
     confidence: float = 0.95, # of the interval
 ) -> tuple[float, float, float]: # share, lower and upper end; (nan, 0, 1) without trials
     """A share counted in batches that have no image in common. Pairs of one batch may depend on each

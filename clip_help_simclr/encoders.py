@@ -49,6 +49,8 @@ class Encoder(nn.Module):
 
     Convolution weights are kept channels last, the faster layout on CPUs and, with mixed precision, on GPUs;
     images may come in either layout."""
+    mean: Float[Tensor, "channels 1 1"] # what is subtracted from images; like `std` not in `state_dict`
+    std: Float[Tensor, "channels 1 1"] # what they are then divided by
 
     def __init__(
         self,
@@ -87,12 +89,12 @@ def convnet(
     """Four 3x3 convolutions of 1, 2, 4 and 8 times `width` channels, strides 2, 2, 2, 1.
 
     Each is followed by batch norm and ReLU; at the end comes the mean over the map."""
-    layers = []
+    layers: list[nn.Module] = []
     for out, stride in zip((width, 2 * width, 4 * width, 8 * width), (2, 2, 2, 1)):
         layers.append(nn.Conv2d(channels, out, 3, stride, padding=1, bias=False))
         layers += [nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
         channels = out
-    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network: Any = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()) # gets an attribute of ours
     network.num_features = 8 * width
     return network
 
@@ -100,7 +102,7 @@ def convnet(
 def _small_stem(resnet: nn.Module) -> None:
     "Give a timm ResNet a 3x3 first convolution without stride, and no pool after the stem."
     name = "conv1.0" if isinstance(resnet.conv1, nn.Sequential) else "conv1"
-    old = resnet.get_submodule(name)
+    old: Any = resnet.get_submodule(name)
     new = nn.Conv2d(old.in_channels, old.out_channels, 3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
     resnet.set_submodule(name, new)
@@ -113,12 +115,14 @@ def _timm(name: str, image_size: int, channels: int, weights: bool) -> tuple[nn.
     from timm.models.resnet import ResNet
 
     if not timm.is_model(name): raise ValueError(_unknown(name, timm.list_models()))
-    options = {}
-    if timm.get_pretrained_cfg(name).fixed_input_size: options["img_size"] = image_size
+    options: dict[str, Any] = {}
+    cfg = timm.get_pretrained_cfg(name) # None for models that others have registered without one
+    if cfg is not None and cfg.fixed_input_size: options["img_size"] = image_size
     if channels != 3: options["in_chans"] = channels
-    model = timm.create_model(name, pretrained=weights, num_classes=0, **options)
+    model: Any = timm.create_model(name, pretrained=weights, num_classes=0, **options)
+    num_features: int = model.head_hidden_size
     if isinstance(model, ResNet) and image_size <= 64: _small_stem(model)
-    return model, model.head_hidden_size
+    return model, num_features
 
 def _unknown(name: str, timms: list[str]) -> str:
     "The message for a name that is neither in the table of encoders nor timm's."
@@ -203,7 +207,7 @@ def _timm_weights(name: str, image_size: int, channels: int) -> Encoder:
         raise ValueError("pretrained: up to 64 pixels a ResNet gets a stem of its own, which timm's weights "
                          f"do not fit, and images have {image_size}. "
                          "Use larger views (augment.size), or another encoder")
-    cfg = backbone.pretrained_cfg
+    cfg: Any = backbone.pretrained_cfg
     return Encoder(backbone, num_features, channels, tuple(cfg["mean"]), tuple(cfg["std"]))
 
 def _check_timm_has(name: str) -> None:

@@ -210,10 +210,11 @@ def _color_jitter(
     order: Int[Tensor, "n 4"], # of `color_jitter`
 ) -> Float[Tensor, "n c height width"]:
     "What `color_jitter` does, once its arguments are checked."
-    coefficients = [c.to(images) for c in _jitter_coefficients(factors, order, images.shape[1])]
+    coefficients = _jitter_coefficients(factors, order, images.shape[1])
+    matrix, shade, shifts = [c.to(images) for c in coefficients]
     luma = _luma(images)
     out = torch.empty_like(images)
     for turn in range(4):
         rows = (order[:, turn] == _HUE).nonzero()[:, 0].to(images.device)
-        out[rows] = _jitter(images[rows], *[c[rows] for c in coefficients], luma, turn)
+        out[rows] = _jitter(images[rows], matrix[rows], shade[rows], shifts[rows], luma, turn)
     return out

@@ -206,7 +206,7 @@ class SimCLRViews:
         strength, blur = (0.5, 0.0) if size <= 64 else (1.0, 0.5)
         if self.strength is not None: strength = self.strength
         if self.blur is not None: blur = self.blur
-        checked = dict(size=size, crop_scale=_shares("crop_scale", self.crop_scale)) # JSON has only lists
+        checked: dict[str, Any] = dict(size=size, crop_scale=_shares("crop_scale", self.crop_scale)) # JSON: lists
         checked["strength"] = real_number("strength", strength, 0, 2.5) # 2.5 turns the hue by half a turn
         for name, chance in dict(flip=self.flip, jitter=self.jitter, gray=self.gray, blur=blur).items():
             checked[name] = real_number(name, chance, 0, 1)
@@ -222,7 +222,7 @@ class SimCLRViews:
         "Draw the parameters of n views. Raises `TypeError` or `ValueError` as `crop_boxes` does."
         box = crop_boxes(n, height, width, self.crop_scale, generator)
         u = torch.rand(n, 13, generator=generator, device=generator.device).cpu()
-        reach = self.strength * torch.tensor([0.8, 0.8, 0.8, 0.2])
+        reach = self.strength * torch.tensor([0.8, 0.8, 0.8, 0.2]) # type: ignore[operator]  # a number since init
         factors = torch.tensor([1.0, 1.0, 1.0, 0.0]) + (2 * u[:, :4] - 1) * reach
         factors[:, :3].clamp_min_(0)
         order = u[:, 4:8].argsort(1)
@@ -245,7 +245,8 @@ class SimCLRViews:
         views = whole_number("views", views)
         _check_generator(generator)
         start, total = _place(among, len(images))
-        p = self.parameters(views * total, *images.shape[-2:], generator)
+        height, width = images.shape[-2:]
+        p = self.parameters(views * total, height, width, generator)
         if among is not None:
             rows = torch.arange(views * total).view(views, total)[:, start:start + len(images)]
             p = p[rows.flatten()]

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from glob import escape, glob
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import torch
 from jaxtyping import Int64
@@ -41,13 +41,13 @@ class TarSet(EncodedSet):
     places: Int64[Tensor, "n 3"] # archive, offset and length of each image, in bytes
 
     @contextmanager
-    def _open(self, number: int) -> Iterator[BinaryIO]:
+    def _open(self, number: int) -> Iterator[IO[bytes]]:
         archive, offset, length = self.places[number].tolist()
         member = tarfile.TarInfo()
         member.offset_data = offset
         member.size = length
         # opened anew for each image: processes must not share a position
-        with tarfile.open(self.archives[archive], "r:") as tar: yield tar.extractfile(member)
+        with tarfile.open(self.archives[archive], "r:") as tar: yield _regular(tar, member)
 
     def subset(
         self,
@@ -55,6 +55,12 @@ class TarSet(EncodedSet):
     ) -> TarSet:
         "Some of the images, in the order given."
         return replace(self, **self._chosen(numbers), places=self.places[numbers])
+
+def _regular(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    "A file of an archive, open for reading. Raises `ReadError` for a member that is no regular file."
+    file = tar.extractfile(member)
+    if file is None: raise tarfile.ReadError(f"{member.name[:80]!r} is no regular file")
+    return file
 
 # %% ../../nbs/data/35e_archives.ipynb #0199a43f
 _TEXTS = {".txt": 2 ** 20, ".cls": 2 ** 10, ".json": 2 ** 24} # read beside images, and how many bytes at most
@@ -125,7 +131,7 @@ def _tar_samples(archive: Path, left_out: Counter[str]) -> dict[str, _TarSample]
             raise ValueError(f"data: {member.name!r} of {str(archive)!r} has {member.size} bytes; "
                              f"at most {_TEXTS[ending]} are read of such a file")
         else:
-            _sample_of(samples, folder, name).texts[ending] = tar.extractfile(member).read()
+            _sample_of(samples, folder, name).texts[ending] = _regular(tar, member).read()
     return samples
 
 # %% ../../nbs/data/35e_archives.ipynb #a78ab966
@@ -250,7 +256,7 @@ def _tar_set(
 ) -> tuple[TarSet, list[int]]:
     "All images of some archives, without labels; and their labels as they are written."
     ids, places, captions, labels = [], [], [], []
-    left_out = Counter()
+    left_out: Counter[str] = Counter()
     without = _Count()
     more = _Count()
     for k, archive in enumerate(archives):
@@ -296,7 +302,7 @@ def tar_shards(
     sets = [_tar_set(archives, name, how) for archives, name in zip(parts, names * 2)]
     classes, labels = _class_numbers([written for _, written in sets])
     made = [replace(data, classes=classes, labels=numbers) for (data, _), numbers in zip(sets, labels)]
-    if len(made) == 2: return _loaded(*made, how)
+    if len(made) == 2: return _loaded(made[0], made[1], how)
     return _loaded(*_fifth(made[0], repr(pattern)), how)
 
 @register("data", "webdataset")

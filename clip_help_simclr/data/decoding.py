@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -80,7 +80,7 @@ def _in_channels(image: Any, channels: int, background: str) -> Any:
 
 # %% ../../nbs/data/34_decoding.ipynb #8ffb3d03
 def decode(
-    file: str | os.PathLike | BinaryIO, # the encoded image: a path, or a file opened for reading bytes
+    file: str | os.PathLike | IO[bytes], # the encoded image: a path, or a file opened for reading bytes
     size: int, # height and width to give it, in pixels
     channels: int = 3, # 1 (grey), 3 (red, green, blue) or 4 (with alpha)
     background: str = "white", # colour behind what is transparent, where alpha is not kept
@@ -125,7 +125,7 @@ class EncodedSet(ImageSet):
         super().__post_init__()
         _check_colour(self.background)
 
-    def _open(self, number: int) -> AbstractContextManager[BinaryIO]: raise NotImplementedError
+    def _open(self, number: int) -> AbstractContextManager[IO[bytes]]: raise NotImplementedError
 
     def _ends(self, number: int) -> str:
         "Digest of an encoded image's length, beginning and end; or that it is not there."
@@ -141,7 +141,7 @@ class EncodedSet(ImageSet):
     def fingerprint(self) -> str:
         """Digest of size, labels, classes, captions, ids, each encoded image's length, beginning and end;
         and channels and background, where they are not 3 and white."""
-        form = [self.channels, self.background]
+        form: list[int | str] = [self.channels, self.background]
         if form == [3, "white"]: form = []
         facts = json.dumps([self.classes, self.captions, self.ids])
         ends = [self._ends(number) for number in range(len(self))]

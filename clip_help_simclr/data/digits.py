@@ -111,4 +111,4 @@ def digits(
 def _digits(how: Reading) -> Splits:
     "The digits, of a size and a seed."
     how.check_colours("digits")
-    return digits(how.sized(32).size, how.seed)
+    return digits(how.size or 32, how.seed)

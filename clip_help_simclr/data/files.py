@@ -62,7 +62,7 @@ def _walk(root: Path) -> _Found:
     a link's; links upwards are not followed."""
     found = _Found(root)
     folders = [""]
-    links = [] # wait, so that real folders come first
+    links: list[str] = [] # wait, so that real folders come first
     seen = {str(folder) for folder in Path(os.path.realpath(root)).parents}
     while folders or links:
         below = folders.pop() if folders else links.pop()

@@ -10,7 +10,7 @@ from collections import Counter
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import torch
 
@@ -31,7 +31,7 @@ class FileSet(EncodedSet):
     "Image files; ids are their paths."
     root: Path # the folder that ids are relative to
 
-    def _open(self, number: int) -> AbstractContextManager[BinaryIO]: return open(self.root / self.ids[number], "rb")
+    def _open(self, number: int) -> AbstractContextManager[IO[bytes]]: return open(self.root / self.ids[number], "rb")
 
 # %% ../../nbs/data/35d_folders.ipynb #2e6b90d4
 _LAYOUT = ("Expected images as PATH/train/<class>/*.jpg and PATH/test/<class>/*.jpg, or PATH/<class>/*.jpg, "
@@ -57,7 +57,7 @@ def _file_set(
 ) -> FileSet:
     "The images of a folder; a class is a first-level subfolder."
     folders = [file.split("/")[0] if "/" in file else None for file in found.images]
-    present = set(folders) - {None}
+    present = {folder for folder in folders if folder is not None}
     if classes is None: classes = tuple(sorted(present))
     unknown = present - set(classes)
     if unknown:

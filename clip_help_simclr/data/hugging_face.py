@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import torch
 from jaxtyping import Int64
@@ -34,7 +34,7 @@ class HuggingFaceSet(EncodedSet):
     rows: Any # the dataset with its one column of images, not decoded
     numbers: Int64[Tensor, "n"] # the row of each image
 
-    def _open(self, number: int) -> AbstractContextManager[BinaryIO]:
+    def _open(self, number: int) -> AbstractContextManager[IO[bytes]]:
         image = next(iter(self.rows[int(self.numbers[number])].values()))
         if image is None: raise ValueError("the row has no image")
         return open(image["path"], "rb") if image["bytes"] is None else io.BytesIO(image["bytes"])
@@ -158,12 +158,13 @@ def _hf_read(path: str) -> Any:
     """A dataset from a folder that `save_to_disk` wrote, from a folder of parquet files or images, or by its name.
     Raises `FileNotFoundError` where it is none of these."""
     import datasets
+    from datasets.exceptions import DatasetsError
     folder = Path(path).expanduser()
     saved = any(os.path.isfile(folder / name) for name in ("state.json", "dataset_dict.json"))
     try:
         if saved: return datasets.load_from_disk(str(folder))
         return datasets.load_dataset(str(folder) if os.path.exists(folder) else path)
-    except (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, DatasetsError) as error:
         raise FileNotFoundError(f"data: {path!r} is neither a folder of save_to_disk, "
                                 "of parquet files or of images, nor a dataset that can be fetched "
                                 f"({type(error).__name__}: {str(error)[:200]})") from error
@@ -212,7 +213,7 @@ def hugging_face(
     path, _, label = os.fspath(path).partition("?label=")
     parts = _hf_parts(_hf_read(path), path)
     sets = _from_hugging_face(Path(path).name, parts, how, label or None)
-    if len(sets) == 2: return _loaded(*sets, how)
+    if len(sets) == 2: return _loaded(sets[0], sets[1], how)
     return _loaded(*_fifth(sets[0], repr(path)), how)
 
 @register("data", "hf")

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -109,6 +109,8 @@ def _check_texts(argument: str, texts: Any, n: int, mend: str) -> list[str]:
     return list(texts)
 
 # %% ../../nbs/data/31_images.ipynb #18a9a5bd
+_NUMBERS: Any = None # stands for ids that are the images' numbers, until a data set is made
+
 @dataclass(eq=False, repr=False, kw_only=True)
 class ImageSet(Dataset):
     """Images of one size with labels and captions. The images themselves are held by the subclasses, such as
@@ -119,7 +121,7 @@ class ImageSet(Dataset):
     captions: list[str] # one per image, "" where there is none
     caption_source: str # where they came from, e.g. "sidecar files", "class names"; "none" if there are none
     size: int # height and width of the images, in pixels
-    ids: list[str] | None = None # how the source calls each image, e.g. its path; None: its number
+    ids: list[str] = _NUMBERS # how the source calls each image, e.g. its path; None: its number
     skipped: dict[str, str] = field(default_factory=dict) # unreadable images that were left out: why, by id
     channels: int = 3 # of the images: 1 (grey), 3 (red, green, blue) or 4 (with alpha)
     strict: bool = False # raise at an image that cannot be read, instead of leaving it out
@@ -136,6 +138,13 @@ class ImageSet(Dataset):
         self.size = _whole("size", self.size, 1, _SIDE)
         _check_channels(self.channels)
         _flag("strict", self.strict)
+
+    if TYPE_CHECKING: # what the subclasses add
+        def batch(self, numbers: Int64[Tensor, "b"]) -> UInt8[Tensor, "b channels size size"]: ...
+        def content(self, number: int) -> str: ...
+        def subset(self, numbers: Int64[Tensor, "m"]) -> ImageSet: ...
+        @property
+        def fingerprint(self) -> str: ...
 
     def __len__(self) -> int: return len(self.labels)
 

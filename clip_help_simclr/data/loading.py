@@ -132,7 +132,9 @@ def _readable(
         failed = number in failures or (companion is not None and int(companion[number]) in failures)
         if not failed: kept.append(row)
     rows = torch.tensor(kept, dtype=torch.int64)
-    return Batch(*[None if part is None else part[rows.to(part.device)] for part in batch])
+    def chosen(part: Tensor) -> Tensor: return part[rows.to(part.device)]
+    companions = None if batch.companions is None else chosen(batch.companions)
+    return Batch(chosen(batch.numbers), chosen(batch.images), chosen(batch.labels), companions)
 
 # %% ../../nbs/data/36_loading.ipynb #bb66fd50
 def batches(

@@ -214,4 +214,4 @@ def shapes(
 def _shapes(how: Reading) -> Splits:
     "The shapes of the default world, of a size and a seed."
     how.check_colours("shapes")
-    return shapes(world=ShapesWorld(size=how.sized(32).size, seed=how.seed))
+    return shapes(world=ShapesWorld(size=how.size or 32, seed=how.seed))

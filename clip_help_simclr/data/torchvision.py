@@ -47,7 +47,7 @@ def torchvision_set(
     from torchvision import datasets
     kinds = dict(cifar10=datasets.CIFAR10, cifar100=datasets.CIFAR100, stl10=datasets.STL10)
     make = pick("torchvision data set", name, kinds)
-    splits = [dict(train=True), dict(train=False)]
+    splits: list[dict[str, Any]] = [dict(train=True), dict(train=False)]
     if name == "stl10": splits = [dict(split="train"), dict(split="test")]
     try: train, test = [make(str(root), download=download, **split) for split in splits]
     except RuntimeError as error:

@@ -5,6 +5,7 @@
 # %% ../../nbs/guides/41_base.ipynb #35aeb444
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -66,7 +67,7 @@ class Guide:
         text: str, # what stands behind the colon; "" without one
     ) -> None:
         "Raises `ValueError` for a text from which no such guide can be made, before anything is loaded."
-        takes_text = cls.from_text.__func__ is not Guide.from_text.__func__
+        takes_text = inspect.getattr_static(cls, "from_text") is not inspect.getattr_static(Guide, "from_text")
         if text and not takes_text: raise ValueError(f"{cls.__name__} takes no text")
 
     @classmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def _absent_rows(rows: Float[Tensor, "n dim"]) -> Int64[Tensor, "m"]:
                          "Expected finite rows; all NaN where there is none")
     return absent.nonzero()[:, 0].cpu()
 
-def _has_room(device: str | torch.device, shape: tuple[int, int]) -> bool:
+def _has_room(device: str | torch.device, shape: Sequence[int]) -> bool:
     "Whether a GPU has room for rows in float32, by the rule for data sets: at most a quarter of what is free."
     if torch.device(device).type != "cuda": return True
     return 4 * 4 * shape[0] * shape[1] <= torch.cuda.mem_get_info(device)[0]

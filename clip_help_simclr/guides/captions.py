@@ -59,7 +59,7 @@ def _caption_config(image_size: int, context: int, words: int) -> dict:
     text = dict(context_length=context, vocab_size=words, width=32, heads=1, layers=1)
     return dict(embed_dim=64, vision_cfg=tower, text_cfg=text)
 
-def _build_open_clip(config: dict, seed: int) -> nn.Module:
+def _build_open_clip(config: dict, seed: int) -> Any:
     "A model of this configuration by open_clip's factory, with random weights from the seed."
     import open_clip
     import timm
@@ -81,7 +81,7 @@ def _vary(
         return low + (high - low) * draws.to(images.device)
     zoom = uniform(0.6, 1, 1) * uniform(0.9, 1.1, 2)
     place = torch.cat([torch.diag_embed(zoom), uniform(-0.3, 0.3, 2, 1)], 2)
-    grid = F.affine_grid(place, images.shape, align_corners=False)
+    grid = F.affine_grid(place, list(images.shape), align_corners=False)
     images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     channels = F.one_hot(uniform(0, 1, 3).argsort(1), 3) + uniform(-0.5, 0.5, 3, 3)
     grey = torch.full((3, 3), 1 / 3, device=images.device)
@@ -92,7 +92,7 @@ def _vary(
 
 # %% ../../nbs/guides/47_captions.ipynb #ce0a51d8
 def _fit_captions(
-    model: nn.Module, # of `_build_open_clip`, on the device
+    model: Any, # of `_build_open_clip`, on the device
     images: Callable[[Tensor], Tensor], # floats in [0, 1] on the device, by position
     tokens: Int64[Tensor, "n context"], # of their captions
     epochs: int, # passes
@@ -128,7 +128,7 @@ def _optimizer(model: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, tor
     "AdamW, without decay for scales and biases; 20 steps of warm-up, then half a cosine."
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [dict(params=matrices), dict(params=vectors, weight_decay=0.0)]
+    groups: list[dict[str, Any]] = [dict(params=matrices), dict(params=vectors, weight_decay=0.0)]
     optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05)
     def factor(step: int) -> float: return min((step + 1) / 20, 0.5 * (1 + math.cos(math.pi * step / steps)))
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -178,7 +178,7 @@ def _checked_caption_guide(head: Any, vocabulary: Tensor | None) -> tuple[dict, 
     words = whole_number("words of the vocabulary", len(vocabulary), 1, _CLIP_WORDS)
     if vocabulary.min() < 0 or vocabulary.max() >= _CLIP_WORDS or (vocabulary.diff() <= 0).any():
         raise ValueError("its vocabulary is not a sorted list of tokens")
-    config = head.get("config")
+    config: Any = head.get("config")
     try: size, context = config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
     except (TypeError, KeyError): raise ValueError("its configuration lacks image_size or context_length") from None
     size = whole_number("image_size", size, 1, 64)

@@ -29,9 +29,9 @@ from .base import Guide
 __all__ = ['ClipSettings', 'clip_settings', 'OpenCLIPGuide']
 
 # %% ../../nbs/guides/46_clip.ipynb #ea861795
-def _new_size(height: int, width: int, size: tuple[int, int], mode: str) -> tuple[int, int]:
+def _new_size(height: int, width: int, size: Sequence[int], mode: str) -> tuple[int, int]:
     "Height and width after the resize of open_clip's transform, before crop or padding."
-    if mode == "squash": return tuple(size)
+    if mode == "squash": return size[0], size[1]
     if mode == "shortest" and size[0] == size[1]: # torchvision truncates
         shortest = min(height, width)
         return int(height * size[0] / shortest), int(width * size[0] / shortest)
@@ -43,9 +43,10 @@ def _fit(images: Tensor, cfg: dict) -> Tensor:
     "open_clip's inference transform for a batch in [0, 1]: resize, crop or pad, normalize. `cfg`: `preprocess_cfg`."
     from open_clip.transform import center_crop_or_pad
 
-    size = cfg["size"] if isinstance(cfg["size"], (tuple, list)) else (cfg["size"],) * 2
-    new = _new_size(*images.shape[2:], size, cfg["resize_mode"])
-    if new != images.shape[2:]:
+    size: Sequence[int] = cfg["size"] if isinstance(cfg["size"], (tuple, list)) else (cfg["size"],) * 2
+    height, width = images.shape[2:]
+    new = _new_size(height, width, size, cfg["resize_mode"])
+    if new != (height, width):
         mode = "bilinear" if cfg["interpolation"] == "bilinear" else "bicubic"
         images = F.interpolate(images, size=new, mode=mode, antialias=True, align_corners=False)
         images = images.clamp(0, 1)  # bicubic overshoots
@@ -123,10 +124,9 @@ def clip_settings(
     Warns where they do not agree. Raises `ValueError` for an unknown model or tag, and where there is no such file."""
     import open_clip
     _check_model(model)
-    tags = open_clip.list_pretrained_tags_by_model(model)
+    tags: list[str] = open_clip.list_pretrained_tags_by_model(model)
     listed = f"Tags: {', '.join(tags) or 'none'}"
-    is_file = pretrained is not None and Path(pretrained).is_file()
-    if pretrained not in tags and not is_file:
+    if pretrained is None or (pretrained not in tags and not Path(pretrained).is_file()):
         raise ValueError(f"pretrained: {pretrained!r} is neither a local file nor a tag of {model}. {listed}")
     if settings is None:
         if pretrained in tags: return _of_tag(model, pretrained)
@@ -156,7 +156,8 @@ def _of_tag(model: str, tag: str) -> ClipSettings:
 def _has_quick_gelu(model: str) -> bool:
     "The activation of a model's configuration."
     import open_clip
-    return bool(open_clip.get_model_config(model).get("quick_gelu", False))
+    config: Any = open_clip.get_model_config(model)
+    return bool(config.get("quick_gelu", False))
 
 def _of_file(model: str, file: str, by_tag: dict[str, ClipSettings]) -> ClipSettings:
     "Settings for a file about which nothing else is known."
@@ -196,6 +197,7 @@ def _load_open_clip(model: str, pretrained: str | None, settings: str | None = N
 
     if not isinstance(model, str) or not model:
         raise ValueError(f"model: expected a name that open_clip knows, local-dir:FOLDER or hf-hub:NAME, got {model!r}")
+    forced: dict[str, Any] = {}
     if model.startswith(_SCHEMES):
         if pretrained or settings:
             raise ValueError(f"pretrained: {model!r} brings its own weights and settings, "
@@ -204,7 +206,6 @@ def _load_open_clip(model: str, pretrained: str | None, settings: str | None = N
         if model.startswith("local-dir:") and not folder.is_dir():
             raise FileNotFoundError(f"model: there is no folder {str(folder)!r}. "
                                     "Expected one with open_clip_config.json and weights")
-        forced = {}
     else:
         found = clip_settings(model, pretrained, settings)
         forced = dict(force_preprocess_cfg=found.preprocessing, quick_gelu=found.quick_gelu)
@@ -323,7 +324,7 @@ class OpenCLIPGuide(Guide):
         request.data(guide.image_size)
         return guide
 
-    def _wrap(self, model: nn.Module, name: str, device: str, tokenizer: Callable[[list[str]], Tensor]) -> None:
+    def _wrap(self, model: Any, name: str, device: str, tokenizer: Callable[[list[str]], Tensor]) -> None:
         "Take over a model, in eval mode and frozen."
         self.device, self._tokenizer = pick_device(device), tokenizer
         self.model = model.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)

@@ -70,7 +70,7 @@ def _npy_shape(path: Path) -> tuple[int, int]:
     try: rows = np.load(path, mmap_mode="r")
     except (ValueError, OSError, EOFError) as e:
         raise ValueError(f"path: {str(path)!r} is truncated or corrupt ({e}). Make it anew") from None
-    floats = rows.dtype in (np.float16, np.float32) and rows.dtype.isnative
+    floats = rows.dtype.name in ("float16", "float32") and rows.dtype.isnative
     if rows.ndim != 2 or not floats or not rows.flags.c_contiguous:
         order = "" if rows.flags.c_contiguous else ", in Fortran's order"
         raise ValueError(f"path: {str(path)!r} holds {rows.dtype.str} of shape {rows.shape}{order}. "

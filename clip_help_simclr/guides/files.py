@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable
 from functools import lru_cache
@@ -14,7 +13,7 @@ from io import FileIO
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from .base import Guide, _is_count
 __all__ = []
 
 # %% ../../nbs/guides/42_files.ipynb #ddc70675
-def _header(path: Path, key: str, what: str, mend: str) -> dict:
+def _header(path: str | os.PathLike, key: str, what: str, mend: str) -> dict:
     "The JSON under `key` in the header of a safetensors file. Raises `ValueError` for whatever is wrong with the file."
     if not isinstance(path, (str, Path)): raise TypeError(f"path: expected a file, got {path!r:.80}")
     if not Path(path).is_file(): raise FileNotFoundError(f"path: there is no {what} at {str(path)!r}. {mend}")
@@ -46,7 +45,7 @@ def _header(path: Path, key: str, what: str, mend: str) -> dict:
 
 # %% ../../nbs/guides/42_files.ipynb #9b420006
 _LONGEST = 100_000_000 # bytes of a safetensors header, the limit that safetensors itself sets
-_DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16)} # of rows, as safetensors calls them
+_DTYPES: dict[str, np.dtype] = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16)} # as safetensors calls them
 
 class _Layout(NamedTuple):
     "How rows lie in a file."
@@ -66,8 +65,12 @@ def _raw_header(path: Path) -> tuple[bytes, int]:
 def _wrong_header(path: Path, what: str) -> ValueError:
     return ValueError(f"path: the header of {str(path)!r} is wrong: {what}. Make the file anew")
 
-def _is_pair_of_counts(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(_is_count(number) for number in value)
+def _two_counts(path: Path, entry: dict, field: str) -> list[int]:
+    "A field of the entry `rows` of a header. `ValueError` for anything but two counts."
+    pair = entry.get(field)
+    if not isinstance(pair, list) or len(pair) != 2 or not all(_is_count(number) for number in pair):
+        raise _wrong_header(path, f"{field} {pair!r}, where two counts are expected")
+    return pair
 
 def _layout(path: Path) -> _Layout:
     "Of the tensor `rows` of a safetensors file. `ValueError` where the header does not fit the file."
@@ -76,17 +79,18 @@ def _layout(path: Path) -> _Layout:
     except (ValueError, KeyError, TypeError, RecursionError):
         raise _wrong_header(path, "no JSON with an entry 'rows'") from None
     if not isinstance(entry, dict): raise _wrong_header(path, f"'rows' is {entry!r}")
-    name, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    name = entry.get("dtype")
     if not isinstance(name, str) or name not in _DTYPES:
         raise _wrong_header(path, f"dtype {name!r}, where F32 or F16 is expected")
-    for what, pair in (("shape", shape), ("data_offsets", offsets)):
-        if not _is_pair_of_counts(pair): raise _wrong_header(path, f"{what} {pair!r}, where two counts are expected")
+    shape = _two_counts(path, entry, "shape")
+    offsets = _two_counts(path, entry, "data_offsets")
+    rows, columns = shape
     begin, end = offsets
-    if end - begin != math.prod(shape) * _DTYPES[name].itemsize:
+    if end - begin != rows * columns * _DTYPES[name].itemsize:
         raise _wrong_header(path, f"{offsets} are not the bytes of {shape} numbers of {name}")
     first = 8 + len(text)
     if first + end > size: raise _wrong_header(path, f"'rows' end behind the file's {size} bytes")
-    return _Layout(_DTYPES[name], first + begin, tuple(shape))
+    return _Layout(_DTYPES[name], first + begin, (rows, columns))
 
 # %% ../../nbs/guides/42_files.ipynb #804550f0
 class _OnDisk:
@@ -119,7 +123,7 @@ class _OnDisk:
         with FileIO(path) as file:
             for place, row in wanted:
                 file.seek(layout.start + place * row.nbytes)
-                if file.readinto(row) < row.nbytes or layout.dtype != row.dtype:
+                if file.readinto(row.data) < row.nbytes or layout.dtype != row.dtype:
                     raise ValueError(f"path: {str(path)!r} is truncated, or its numbers are of another type "
                                      "than those of other files. Make it anew")
 
@@ -167,10 +171,13 @@ def _shard_heights(plan: dict) -> list[int]:
 
 def _same_plan(folder: Path, there: dict, plan: dict) -> None:
     "Raises `ValueError` where a folder was made for another plan."
+    if any(there.get(k) != plan[k] for k in plan): raise _another_plan(folder, there, plan)
+
+def _another_plan(folder: Path, there: dict, plan: dict) -> ValueError:
+    "The error for a folder that was made for another plan."
     changed = [f"{k} was {there.get(k)!r}, is {plan[k]!r}" for k in plan if there.get(k) != plan[k]]
-    if changed:
-        raise ValueError(f"folder: {str(folder)!r} holds another cache ({'; '.join(changed)}). "
-                         "Choose another folder, or remove that one")
+    return ValueError(f"folder: {str(folder)!r} holds another cache ({'; '.join(changed)}). "
+                      "Choose another folder, or remove that one")
 
 def _finished(folder: Path, k: int, plan: dict) -> dict | None:
     "The header of a shard that is there and whole; None: it is to be made. `ValueError` for a shard of another plan."
@@ -206,7 +213,7 @@ def _wrong_field(folder: Path, manifest: dict, field: str, expected: str) -> Val
 
 def _check_manifest(folder: Path, manifest: dict) -> None:
     "Raises `ValueError` that names the first field which cannot be true, before any of them is used."
-    def fail(field: str, expected: str): raise _wrong_field(folder, manifest, field, expected)
+    def fail(field: str, expected: str) -> NoReturn: raise _wrong_field(folder, manifest, field, expected)
     for field in ("guide", "fingerprint"):
         if not isinstance(manifest.get(field), str): fail(field, "text")
     for field in ("images", "shard_rows", "dim"):
@@ -225,7 +232,7 @@ def _check_manifest(folder: Path, manifest: dict) -> None:
 # %% ../../nbs/guides/42_files.ipynb #9b420021
 def _check_shard_list(folder: Path, manifest: dict) -> None:
     "As `_check_manifest`, of the shards that a manifest lists."
-    def fail(expected: str): raise _wrong_field(folder, manifest, "shards", expected)
+    def fail(expected: str) -> NoReturn: raise _wrong_field(folder, manifest, "shards", expected)
     shards, images, height = manifest.get("shards"), manifest["images"], manifest["shard_rows"]
     if not isinstance(shards, list) or len(shards) != -(-images // height):
         fail(f"a list of one shard for each {height} of {images} images")
@@ -263,7 +270,7 @@ def _check_shards(folder: Path, manifest: dict) -> None:
                 f"says {manifest['dtype']} {wanted}. Remove it and {_MANIFEST}, and run `chs embed` again")
 
 # %% ../../nbs/guides/42_files.ipynb #9b420020
-def _read_manifest(folder: Path) -> dict:
+def _read_manifest(folder: str | os.PathLike) -> dict:
     "The manifest of a finished cache; every way in which it can be wrong is an error of its own."
     if not isinstance(folder, (str, Path)): raise ValueError(f"folder: expected a path, got {folder!r}")
     folder = Path(folder)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,7 @@ def vocabulary(
         raise ValueError(f"captions: expected a list of texts, '' where there is none, got {str(captions)[:100]!r}")
     if not _is_count(size, 2): raise ValueError(f"size: expected a whole number from 2, got {size!r}")
     captions = [caption for caption in captions if caption]
-    texts = set(captions)
+    texts: Collection[str] = set(captions)
     if len(texts) > size: texts = _telling(captions, size)
     if len(texts) < 2:
         raise ValueError(f"captions: {len(captions)} captions offer {len(texts)} texts that tell images apart. "
@@ -94,7 +94,7 @@ def vocabulary(
 
 def _telling(captions: list[str], size: int) -> list[str]:
     "The most frequent words and pairs of words of more than one caption, and of half of them at most."
-    counts = Counter()
+    counts: Counter[str] = Counter()
     for caption in captions:
         words = _words(caption)
         counts.update({*words, *map(" ".join, zip(words, words[1:]))})

@@ -26,8 +26,8 @@ from tqdm.auto import tqdm
 from ..core import atomic_path, digest, remove_leftovers, save_tensors, write_atomic
 from .base import Guide
 from .files import (
-    _CACHE, _FORMAT, _MANIFEST, _check_manifest, _finished, _header, _ids_of, _layout, _plan, _rows_on_disk, _same_plan,
-    _shard_heights, _shard_path, _unreadable_numbers)
+    _CACHE, _FORMAT, _MANIFEST, _another_plan, _check_manifest, _finished, _header, _ids_of, _layout, _plan,
+    _rows_on_disk, _shard_heights, _shard_path, _unreadable_numbers)
 from ..processes import launched
 
 # %% auto #0
@@ -93,7 +93,7 @@ def _write_shard(
     ids = [job.data.ids[i] for i in numbers]
     names = torch.frombuffer(bytearray(json.dumps(ids), "ascii"), dtype=torch.uint8)
     absent = {ids[i]: [numbers[i], why] for i, why in unreadable.items()}
-    head = dict(plan=plan, digest=digest(kept), ids_digest=digest(names), unreadable=absent)
+    head: dict[str, Any] = dict(plan=plan, digest=digest(kept), ids_digest=digest(names), unreadable=absent)
     tensors = dict(rows=kept, ids=names)
     if contents is not None:
         head |= dict(contents_digest=digest(contents), step=job.batch_size)
@@ -135,34 +135,42 @@ def _write_shards(job: _Job, todo: list[int], kept: _KeptRows | None = None) -> 
     "Embed the images of some shards, of which some rows may be kept."
     numbers = {k: job.numbers(k) for k in todo}
     contents = {k: job.contents(numbers[k]) for k in todo}
-    old = {k: torch.full_like(numbers[k], -1) if kept is None else kept.find(contents[k]) for k in todo}
+    old = {k: _kept_numbers(kept, contents[k], len(numbers[k])) for k in todo}
     groups = {k: job.steps(numbers[k][old[k] < 0]) for k in todo}
     steps = job.guide.rows_of(job.data, [group for k in todo for group in groups[k]], job.workers)
     images = sum(map(len, numbers.values()))
     with tqdm(total=images, unit=" images", unit_scale=True, desc=job.plan["guide"], disable=not job.progress) as bar:
         for k in todo:
-            made, unreadable, first = [], {}, int(numbers[k][0])
+            first = int(numbers[k][0])
+            made: list[Tensor] = []
+            unreadable: dict[int, str] = {}
             for _ in groups[k]:
                 group, part, failures = next(steps)
                 made.append(part)
                 unreadable |= {i - first: why for i, why in failures.items()}
                 bar.update(len(group.unique()))
-            if (old[k] < 0).all(): rows = torch.cat(made)[:len(old[k])]
+            if kept is None or (old[k] < 0).all(): rows = torch.cat(made)[:len(old[k])]
             else: rows = kept.join(old[k], made)
             _write_shard(job, k, rows, unreadable, contents[k])
             bar.update(int((old[k] >= 0).sum()))
+
+def _kept_numbers(kept: _KeptRows | None, contents: UInt8[Tensor, "m 16"] | None, m: int) -> Int64[Tensor, "m"]:
+    "For each of m images the number of a row that is kept; -1 where there is none."
+    if kept is None or contents is None: return torch.full((m,), -1)
+    return kept.find(contents)
 
 # %% ../../nbs/guides/43_update.ipynb #bf3bd91f
 def _write_manifest(job: _Job) -> bool:
     "Write the manifest if every shard is there."
     paths = [_shard_path(job.folder, k) for k in range(len(_shard_heights(job.plan)))]
-    heads = [_finished(job.folder, k, job.plan) for k in range(len(paths))]
-    if None in heads: return False
+    found = [_finished(job.folder, k, job.plan) for k in range(len(paths))]
+    heads = [head for head in found if head is not None]
+    if len(heads) < len(paths): return False
     shards = [
         dict(file=path.name, bytes=path.stat().st_size, digest=head["digest"],
              ids_digest=head.get("ids_digest"), contents_digest=head.get("contents_digest"))
         for path, head in zip(paths, heads)]
-    unreadable = {name: found for head in heads for name, found in head["unreadable"].items()}
+    unreadable = {name: why for head in heads for name, why in head["unreadable"].items()}
     packages = ("clip_help_simclr", "torch", "open_clip_torch", "safetensors")
     manifest = dict(
         format=_FORMAT, **job.plan, dim=_layout(paths[0]).shape[1], facts=job.guide.facts,
@@ -264,27 +272,33 @@ def _update(job: _Job, there: dict) -> None:
     if launched()[1] > 1:
         raise ValueError(f"folder: the data set has changed since the cache in {str(job.folder)!r} was made"
                          f"{_other_images(job.folder, there, job.data)}. Bring it up to date in one process")
-    old = kept.find(job.contents(torch.arange(len(job.data))))
+    contents = job.contents(torch.arange(len(job.data)))
+    if contents is None: raise _another_cache(job, there)
+    old = kept.find(contents)
     again = (old >= 0).nonzero()[:, 0][:job.batch_size]
-    if len(again) and not _repeats(job, again, kept.rows[old[again]]):
+    repeats = not len(again) or _repeats(job, again, kept.rows[old[again]])
+    if not repeats:
         warnings.warn(f"folder: this machine does not repeat the rows in {str(job.folder)!r} to the last bit "
                       "(another processor, or number of threads?). All of them are made anew", stacklevel=3)
-        kept, old = None, torch.full_like(old, -1)
+        old = torch.full_like(old, -1)
     if job.progress: tqdm.write(_what_changed(job, there, old), file=sys.stderr)
     staged = job.folder / _UPDATE
     staged.mkdir(exist_ok=True)
     _drop_other_plans(staged, job.plan)
-    _make_shards(replace(job, folder=staged), kept)
+    _make_shards(replace(job, folder=staged), kept if repeats else None)
     _finish_update(job.folder)
 
 def _kept_rows(job: _Job, there: dict) -> _KeptRows:
     "The rows of the older cache. Raises `ValueError` where they are another guide's, or laid out in another way."
     contents = _old_contents(job, there)
     same = all(there.get(name) == job.plan[name] for name in ("guide", "dtype", "shard_rows"))
-    if contents is None or not same or job.row_of() == "data set":
-        try: _same_plan(job.folder, there, job.plan)
-        except ValueError as e: raise ValueError(f"{e}{_other_images(job.folder, there, job.data)}") from None
+    if contents is None or not same or job.row_of() == "data set": raise _another_cache(job, there)
     return _KeptRows(job.folder, there, contents)
+
+def _another_cache(job: _Job, there: dict) -> ValueError:
+    "The error for a cache of which no row can be kept; it names images that are new and gone."
+    wrong = _another_plan(job.folder, there, job.plan)
+    return ValueError(f"{wrong}{_other_images(job.folder, there, job.data)}")
 
 def _repeats(job: _Job, numbers: Int64[Tensor, "b"], rows: Float[Tensor, "b dim"]) -> bool:
     "Whether these images get the rows that they had, to the last bit."

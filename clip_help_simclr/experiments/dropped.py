@@ -49,7 +49,7 @@ class BatchTrial(Trial):
     train: int | None = None # training images; None: all
     guide_steps: int = 1000 # of the guide's training
 
-    def run(self):
+    def run(self) -> dict[str, Any]:
         trial = PretrainTrial(
             self.data, "AddNewPositive", self.guide, self.seed, train=self.train, guide_steps=self.guide_steps)
         _, rows = trial.guide_and_rows()
@@ -103,7 +103,7 @@ class ViewsTrial(Trial):
     train: int | None = None # training images; None: all
     guide_steps: int = 1000 # of the guide's training
 
-    def run(self):
+    def run(self) -> dict[str, Any]:
         trial = PretrainTrial(
             "digits", "DropFalsePositive", self.guide, self.seed, train=self.train, guide_steps=self.guide_steps)
         guide, _ = trial.guide_and_rows()

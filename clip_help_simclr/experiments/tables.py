@@ -89,7 +89,8 @@ def factor_world() -> FactorWorld:
     A = world.augmentation(dict(shape=0.05, colour=0.8), also=["size"])
     co = Cooccurrence(joint.P)
     views = PairDistribution.from_augmentations(A)
-    graphs = {"image-text": co, "text-induced": co.text_induced(), "views": views}
+    graphs: dict[str, Cooccurrence | PairDistribution] = {
+        "image-text": co, "text-induced": co.text_induced(), "views": views}
     return FactorWorld(graphs, joint.labels, co)
 
 # %% ../../nbs/experiments/85_multimodal_tables.ipynb #b92bca9c

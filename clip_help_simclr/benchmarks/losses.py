@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,10 @@ def nt_xent_peers(
     "NT-Xent as others compute it; libraries that are not installed are left out."
     peers: dict[str, Loss] = {"plain torch": plain_nt_xent, "exponentials (solo-learn)": exponential_nt_xent}
     if find_spec("lightly"):
-        from lightly.loss import NTXentLoss
-        theirs = NTXentLoss(temperature=0.1)
+        theirs = import_module("lightly.loss").NTXentLoss(temperature=0.1)
         peers["lightly"] = lambda z: theirs(*z.chunk(2))
     if find_spec("pytorch_metric_learning"):
-        from pytorch_metric_learning.losses import SupConLoss
-        supcon = SupConLoss(temperature=0.1)
+        supcon = import_module("pytorch_metric_learning.losses").SupConLoss(temperature=0.1)
         labels = torch.arange(n // 2).repeat(2)
         peers["pytorch-metric-learning"] = lambda z: supcon(z, labels.to(z.device))
     return peers
@@ -165,7 +164,7 @@ def float64_error(
 
 # %% ../../nbs/benchmarks/90_losses.ipynb #f787f6fb
 def interleaved(
-    candidates: dict[str, Callable[[], object]], # what to time
+    candidates: Mapping[str, Callable[[], object]], # what to time
     repeats: int, # rounds after a first one that warms up
     device: torch.device = torch.device("cpu"), # waited for if it is a GPU
     clock: Callable[[], float] = time.perf_counter, # seconds; time.process_time where others use the machine too

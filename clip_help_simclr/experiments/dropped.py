@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
@@ -48,12 +49,13 @@ class BatchTrial(Trial):
     train: int | None = None # training images; None: all
     guide_steps: int = 1000 # of the guide's training
 
-    def run(self):
+    def run(self) -> dict[str, Any]:
         trial = PretrainTrial(
             self.data, "AddNewPositive", self.guide, self.seed, train=self.train, guide_steps=self.guide_steps)
+        _, rows = trial.guide_and_rows()
         n_batches = max(2, 2048 // self.batch_size)
-        found = audit_strategies(
-            self._strategies(), trial.told_by().whole(), trial.splits().train.labels, self.batch_size, n_batches,
+        found: Any = audit_strategies(
+            self._strategies(), rows.whole(), trial.splits().train.labels, self.batch_size, n_batches,
             generator=generator(self.seed, "batches"))
         shares = found[_COUNTED].round(4).to_dict("index")
         return dict(pairs={strategy: _without_nan(part) for strategy, part in shares.items()})
@@ -101,17 +103,17 @@ class ViewsTrial(Trial):
     train: int | None = None # training images; None: all
     guide_steps: int = 1000 # of the guide's training
 
-    def run(self):
+    def run(self) -> dict[str, Any]:
         trial = PretrainTrial(
             "digits", "DropFalsePositive", self.guide, self.seed, train=self.train, guide_steps=self.guide_steps)
-        guide = trial.told_by()
+        guide, _ = trial.guide_and_rows()
         recipe = trial.config().augment
         train, test = trial.splits()
         keys = guide.embed(train, progress=False)
         def seen_as(rows): return knn_predict(keys, train.labels, rows, k=20)
         draws = generator(self.seed, "views")
         batches = random_batches(len(test), self.batch_size, 4096 // self.batch_size, draws)
-        pairs = pd.concat([_pairs(test, numbers, recipe, guide, seen_as, draws) for numbers in batches])
+        pairs: Any = pd.concat([_pairs(test, numbers, recipe, guide, seen_as, draws) for numbers in batches])
         by_band = pairs.drop(columns="label").groupby("band")
         bands = by_band.mean().assign(pairs=by_band.size()).reset_index()
         dropped = (pairs.band <= 0.1).groupby(pairs.label).mean()
@@ -131,7 +133,8 @@ def _pairs(
     "One row per pair of views of a batch."
     images = data.batch(numbers)
     N = len(numbers)
-    drawn = recipe.parameters(2 * N, *images.shape[-2:], draws)
+    height, width = images.shape[-2:]
+    drawn = recipe.parameters(2 * N, height, width, draws)
     rows = guide.encode(render_views(images, drawn, recipe.size))
     graph = PairGraph.from_views(2 * N, guide=rows)
     band = torch.ones(N)
@@ -143,7 +146,7 @@ def _pairs(
     return pd.DataFrame(dict(
         band=band.double().round(decimals=2),
         label=label,
-        similarity=graph.similarity.at(torch.arange(N), graph.positives[:N])[:, 0],
+        similarity=graph.guide.at(torch.arange(N), graph.positives[:N])[:, 0],
         overlap=_overlap(first, second),
         area=smaller / images[0, 0].numel(),
         ink=torch.minimum(_ink(images, first), _ink(images, second)),

@@ -76,7 +76,8 @@ def _join(rank: int, processes: int, folder: str) -> None:
     os.environ |= dict(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes),
         MASTER_ADDR="127.0.0.1", ACCELERATE_USE_CPU="1")
-    store = dist.FileStore(str(Path(folder, "meeting")), processes)
+    meeting = str(Path(folder, "meeting"))
+    store = dist.FileStore(meeting, processes) # type: ignore[attr-defined]  # public, as its documentation says
     dist.init_process_group("gloo", store=store, rank=rank, world_size=processes)
 
 def _steps(trial: ExchangeTrial) -> dict[str, float]:

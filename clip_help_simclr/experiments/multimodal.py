@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations_with_replacement
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -106,11 +106,12 @@ def _features(settings: str) -> tuple[Tensor, Tensor]:
     loss = contrast(trial.method, trial.temperature)
     stream = generator(trial.seed, "images and views")
     partners = generator(trial.seed, "partners")
-    model = nn.ModuleList([build_model(config, data.size)])
+    images = build_model(config, data.size)
+    model = nn.ModuleList([images])
     words = word_ids(data.captions)
     caption = torch.from_numpy(np.unique(data.captions, return_inverse=True)[1])
     if pairs == "image-text": model.append(text_tower(int(words.max()) + 1, config.projection, trial.seed))
-    def encoded(numbers): return model[0](config.augment(data.batch(numbers), stream, views=1))
+    def encoded(numbers): return images(config.augment(data.batch(numbers), stream, views=1))
     def step():
         count = trial.images if pairs == "image-text" else trial.images // 2
         first = torch.randint(len(data), (count,), generator=stream)
@@ -118,7 +119,7 @@ def _features(settings: str) -> tuple[Tensor, Tensor]:
         second = first if pairs == "views" else same_caption(caption, first, partners)
         return loss(*encoded(torch.cat([first, second])).chunk(2))
     train_on(model, step, trial.steps, trial.lr)
-    return tuple(encode(model[0].encoder, part) for part in splits)
+    return encode(images.encoder, splits.train), encode(images.encoder, splits.test)
 
 # %% ../../nbs/experiments/85_multimodal_training.ipynb #b730571f
 def _centred_columns(x: Tensor) -> Tensor: return x.double() - x.double().mean(0)
@@ -243,7 +244,7 @@ def named(
     name: str, # a key of `DATA`
 ) -> pd.DataFrame:
     "The rows of one kind on one data set; methods that had twice the images per step say so."
-    part = runs[runs.kind == kind]
+    part: Any = runs[runs.kind == kind]
     part = part[part.apply(data_name, axis=1) == name]
     return part.assign(method=part.method + np.where(part.images > part.images.min(), _TWICE, ""))
 
@@ -267,7 +268,8 @@ def similar(
     "How similar two methods are."
     forth = (pairs.method == one) & (pairs.other == other)
     back = (pairs.method == other) & (pairs.other == one)
-    return pairs[forth | back].set_index("seed")[measure]
+    found: Any = pairs[forth | back]
+    return found.set_index("seed")[measure]
 
 # %% ../../nbs/experiments/85_multimodal_training.ipynb #081cad33
 def _written(method: str) -> str:
@@ -277,7 +279,8 @@ def _written(method: str) -> str:
 
 def _tables_verdicts(runs: pd.DataFrame) -> list[Verdict]:
     "What the tables say."
-    factor, pairs = runs[runs.kind == "FactorTrial"], runs[runs.kind == "FactorPair"]
+    factor: Any = runs[runs.kind == "FactorTrial"]
+    pairs: Any = runs[runs.kind == "FactorPair"]
     setting = f"{factor.pairs_seen.max():,.0f} pairs, {factor.seed.nunique()} seeds"
     def verdict(claim, values, unit):
         return Verdict(claim, "factor world, tables", seed_interval(values.tolist()), unit, setting)

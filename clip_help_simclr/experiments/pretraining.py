@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -69,7 +70,7 @@ def _caption_guide(data: ImageSet, share: float, seed: int, steps: int) -> Guide
     return make_guide("captions", data, share, epochs, seed, folder=guide_folder(), progress=False)
 
 def _induced_guide(data: ImageSet, share: float, seed: int, steps: int) -> Guide:
-    guide = _caption_guide(data, share, seed, steps)
+    guide: Any = _caption_guide(data, share, seed, steps) # a `CaptionGuide`
     seen = [data.captions[i] for i in captioned_images(data, share, seed).tolist()]
     return TextInducedGuide.zero_shot(guide, data, vocabulary(seen), progress=False)
 
@@ -112,7 +113,9 @@ def trial_guide(
     images = trial_splits(data, world, train).train
     made = make(images, number, seed, steps)
     if isinstance(made, EmbeddingCache): return made, made
-    return made, EmbeddingCache.build(made, images, progress=False)
+    cache = EmbeddingCache.build(made, images, progress=False)
+    if cache is None: raise RuntimeError(f"guide: other processes still make rows of {guide}. Wait for them")
+    return made, cache
 
 # %% ../../nbs/experiments/80_trials_pretraining.ipynb #895111fc
 @dataclass(frozen=True)
@@ -149,11 +152,14 @@ class PretrainTrial(Trial):
         augment = SimCLRViews(32, crop_scale=(0.3, 1.0), flip=flip)
         return PretrainConfig(**varied, augment=augment, precision=precision, tracker="none")
 
+    def guide_and_rows(self) -> tuple[Guide, EmbeddingCache]:
+        "The guide, and its rows for the training images. Raises `TypeError` where the trial has none."
+        return trial_guide(self.data, json.dumps(self.world), self.train, self.guide, self.seed, self.guide_steps)
+
     def told_by(self) -> Guide | None:
         "The guide: its rows in a cache, or, for a strategy that compares views, the guide itself."
         if self.guide is None: return None
-        guide, cache = trial_guide(
-            self.data, json.dumps(self.world), self.train, self.guide, self.seed, self.guide_steps)
+        guide, cache = self.guide_and_rows()
         return guide if parse_strategy(self.strategy).needs_per_view else cache
 
     def run(self):

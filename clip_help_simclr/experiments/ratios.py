@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -128,7 +128,7 @@ def _trained(
     **settings, # columns and their values
 ) -> pd.DataFrame:
     "The trainings with the settings of the first one, but for these."
-    rows = runs[(runs.kind == "PretrainTrial") & (runs.strategy != "untrained")]
+    rows: Any = runs[(runs.kind == "PretrainTrial") & (runs.strategy != "untrained")]
     settings = rows.iloc[0][["batch_size", "temperature", "views"]].to_dict() | settings
     return rows[(rows[list(settings)] == pd.Series(settings)).all(axis=1)]
 
@@ -139,8 +139,8 @@ def _gains(part: pd.DataFrame) -> pd.DataFrame:
 
 def _controls(runs: pd.DataFrame, guide: str) -> pd.DataFrame:
     "The trainings with one of the two guides that know nothing, and SimCLR."
-    plain = _trained(runs)
-    controls = runs[(runs.kind == "ControlTrial") & (runs.guide == guide)]
+    plain: Any = _trained(runs)
+    controls: Any = runs[(runs.kind == "ControlTrial") & (runs.guide == guide)]
     return pd.concat([plain[plain.strategy == repr(SimCLR())], controls])
 
 # %% ../../nbs/experiments/83_ratios.ipynb #0aed42a4
@@ -178,7 +178,7 @@ def _verdict(claim: Claim, first: pd.Series) -> Verdict:
 # %% ../../nbs/experiments/83_ratios.ipynb #b8bdf8c5
 def _best_temperature(runs: pd.DataFrame, strategy: Resampler) -> pd.DataFrame:
     "A strategy's trainings at the temperature of its best mean validation accuracy."
-    trained = [_trained(runs, temperature=t) for t in sorted(runs.temperature.dropna().unique())]
+    trained: list[Any] = [_trained(runs, temperature=t) for t in sorted(runs.temperature.dropna().unique())]
     parts = [part[part.strategy == repr(strategy)] for part in trained]
     def validation(part): return part.validation.mean() if len(part) else -math.inf
     return max(parts, key=validation)

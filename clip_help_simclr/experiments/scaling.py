@@ -34,19 +34,19 @@ class Curve:
     @classmethod
     def fit(
         cls,
-        n: Sequence[float], # sizes, positive
-        values: Sequence[float], # what was measured there, positive
+        n: Sequence[float] | pd.Series, # sizes, positive
+        values: Sequence[float] | pd.Series, # what was measured there, positive
         powers: Sequence[float] = (0, 1, 2), # of the terms
     ) -> Curve:
         "Least squares on relative errors. Raises `ValueError` for fewer sizes than powers."
         from scipy.optimize import nnls
-        n, values = np.asarray(n, float), np.asarray(values, float)
-        if len(set(n)) < len(powers):
-            raise ValueError(f"n: {len(set(n))} sizes do not determine {len(powers)} coefficients. "
+        sizes, there = np.asarray(n, float), np.asarray(values, float)
+        if len(set(sizes)) < len(powers):
+            raise ValueError(f"n: {len(set(sizes))} sizes do not determine {len(powers)} coefficients. "
                              "Measure more sizes, or fit fewer powers")
-        terms = (n[:, None] ** np.asarray(powers, float)) / values[:, None]
+        terms = (sizes[:, None] ** np.asarray(powers, float)) / there[:, None]
         unit = terms.max(0) # else n² beside 1 spoils the solver's tolerances
-        found, _ = nnls(terms / unit, np.ones(len(n)))
+        found, _ = nnls(terms / unit, np.ones(len(sizes)))
         return cls(dict(zip(powers, (found / unit).tolist())))
 
     def __call__(
@@ -58,27 +58,27 @@ class Curve:
 
 # %% ../../nbs/experiments/87_scaling.ipynb #8c36f0d2
 def held_out(
-    n: Sequence[float], # sizes
-    values: Sequence[float], # what was measured there
+    n: Sequence[float] | pd.Series, # sizes
+    values: Sequence[float] | pd.Series, # what was measured there
     powers: Sequence[float] = (0, 1, 2), # of the terms
 ) -> dict[str, float]: # size: the largest; measured, predicted there; error, relative
     "The largest size as predicted from the smaller ones, at most half as large."
     largest = max(n)
-    small = [k for k, size in enumerate(n) if size <= largest / 2]
-    curve = Curve.fit([n[k] for k in small], [values[k] for k in small], powers)
+    small = [(size, value) for size, value in zip(n, values) if size <= largest / 2]
+    curve = Curve.fit([size for size, _ in small], [value for _, value in small], powers)
     measured = statistics.median(v for size, v in zip(n, values) if size == largest)
     predicted = curve(largest)
     return dict(size=largest, measured=measured, predicted=predicted, error=predicted / measured - 1)
 
 # %% ../../nbs/experiments/87_scaling.ipynb #26ab9e04
 def exponent(
-    n: Sequence[float], # sizes
-    values: Sequence[float], # what was measured there
+    n: Sequence[float] | pd.Series, # sizes
+    values: Sequence[float] | pd.Series, # what was measured there
 ) -> Interval: # at 95 %; of no width for two measurements
     "The p of values that grow as n^p. Raises `ValueError` for fewer than two sizes."
     from scipy.stats import linregress, t
     if len(set(n)) < 2: raise ValueError("n: an exponent needs two sizes or more")
-    fit = linregress(np.log(n), np.log(values))
+    fit: Any = linregress(np.log(n), np.log(values))
     half = t.ppf(0.975, len(n) - 2) * fit.stderr if len(n) > 2 else 0.0
     return Interval(float(fit.slope), float(fit.slope - half), float(fit.slope + half))
 
@@ -172,7 +172,7 @@ def measured(
     **where: Any, # settings
 ) -> pd.DataFrame: # their rows; times that have names become columns
     "The trials of one kind."
-    part = runs[runs.kind == kind]
+    part: Any = runs[runs.kind == kind]
     for name, value in where.items():
         part = part[part[name].isna() if value is None else part[name] == value]
     part = part.dropna(axis=1, how="all").reset_index(drop=True)

@@ -71,12 +71,13 @@ def train_on(
         optimizer.step()
 
 # %% ../../nbs/experiments/85_multimodal_tables.ipynb #a0e52c58
-_CAPTIONS = dict(named=dict(shape=0.9, colour=0.4), caption_noise=0.05) # knobs of `ShapesWorld`
+_CAPTIONS: dict[str, Any] = dict(named=dict(shape=0.9, colour=0.4), caption_noise=0.05) # knobs of `ShapesWorld`
 
 class FactorWorld(NamedTuple):
     "Distributions that are known exactly."
     graphs: dict[str, Cooccurrence | PairDistribution] # of each kind of pairs: P_M, P_T and P_A
     shape_of: Int64[np.ndarray, "N_V"] # the label of each kind of image
+    captions: Cooccurrence # P_M of images and captions, the first of `graphs`
 
 @lru_cache(1)
 def factor_world() -> FactorWorld:
@@ -87,8 +88,10 @@ def factor_world() -> FactorWorld:
     joint = world.joint(also=["size"])
     A = world.augmentation(dict(shape=0.05, colour=0.8), also=["size"])
     co = Cooccurrence(joint.P)
-    graphs = {"image-text": co, "text-induced": co.text_induced(), "views": PairDistribution.from_augmentations(A)}
-    return FactorWorld(graphs, joint.labels)
+    views = PairDistribution.from_augmentations(A)
+    graphs: dict[str, Cooccurrence | PairDistribution] = {
+        "image-text": co, "text-induced": co.text_induced(), "views": views}
+    return FactorWorld(graphs, joint.labels, co)
 
 # %% ../../nbs/experiments/85_multimodal_tables.ipynb #b92bca9c
 def draw_pairs(
@@ -177,11 +180,11 @@ class FactorTrial(Trial):
         return space(f @ g.T, _as_cooccurrence(self.method))
 
     def run(self):
-        graphs, y = factor_world()
+        _, y, captions = factor_world()
         f, g = self.tables()
         critic = f @ g.T
         kinds = _as_cooccurrence(self.method)
-        theory = space(density_ratio(graphs["image-text"]), graphs["image-text"])
+        theory = space(density_ratio(captions), captions)
         with_constant = torch.cat([f, torch.ones_like(f[:, :1])], 1)
         ratio = likeness(critic, density_ratio(kinds), kinds)
         information = None # sizes never change between views: a logarithm of 0
@@ -195,7 +198,7 @@ class FactorTrial(Trial):
         pairs, loss = METHODS[self.method]
         if loss == "softmax": return None
         graph = factor_world().graphs[pairs]
-        value = mm_spectral_loss(f, g, graph) if pairs == "image-text" else spectral_loss(f, graph)
+        value = mm_spectral_loss(f, g, graph) if isinstance(graph, Cooccurrence) else spectral_loss(f, graph)
         least = _as_cooccurrence(self.method).svd(self.k)[1].square().sum()
         return 100 * float(1 + value / least)
 

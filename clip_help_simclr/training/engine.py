@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -107,7 +108,12 @@ class Run:
         return dict(
             config=settings_of(self.config), data=self.data.fingerprint, data_name=self.data.name,
             guide=self.guide_name if self.strategy.needs_guide else None,
-            channels=self.channels, per_epoch=self.per_epoch)
+            channels=self.channels, per_epoch=self.per_epoch, meant=self._meant())
+
+    def _meant(self) -> dict[str, str]:
+        "Strategy and loss with all their settings, those that their texts leave to defaults included."
+        named = {"strategy in full": self.strategy, "loss in full": self.loss_fn.rows}
+        return {name: re.sub(r" at 0x[0-9a-fA-F]+", "", repr(thing)) for name, thing in named.items()}
 
     def _build_model(self) -> SimCLRModel:
         "A fresh model on the device. One that a checkpoint fills needs no weights to start from."
@@ -341,7 +347,7 @@ class Run:
             self._say(f"{len(unreadable):,} images could not be read and were left out: {names}")
         if self.skipped:
             self._say(f"{self.skipped:,} steps were left out, as too few images of their batches could be read")
-        config = self.facts["config"] | dict(
+        config = self.facts["config"] | self.facts["meant"] | dict(
             data=self.data.name, guide=self.guide_name, processes=self.share[1],
             unreadable=dict(list(unreadable.items())[:1000]), unreadable_images=len(unreadable),
             skipped_steps=self.skipped, without_guide_row=len(self.data) - len(self.guidance.usable))

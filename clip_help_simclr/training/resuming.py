@@ -47,6 +47,9 @@ def check_same_run(
     except (KeyError, TypeError):
         raise ValueError(f"folder: the checkpoints in {str(folder)!r} are not those of a run. "
                          "Use another folder") from None
+    if "meant" in found: # defaults of a class of one's own may have changed, though the text that names it has not
+        there |= found["meant"]
+        here |= facts["meant"]
     names = [k for k in there | here if there.get(k) != here.get(k)]
     changed = {k: f"{k} was {there.get(k)!r}, is {here.get(k)!r}" for k in names}
     if changed and not allow_changes:

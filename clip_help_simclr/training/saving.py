@@ -173,7 +173,8 @@ def config_of(
     "The configuration that a checkpoint names. Raises `ValueError` where this version cannot read it."
     try:
         settings = dict(facts["config"])
-        augment = settings["augment"]
+        augment = dict(settings["augment"])
+        if "crop_scale" in augment: augment["crop_scale"] = tuple(augment["crop_scale"])  # JSON has lists only
         settings["augment"] = LostViews(**augment) if "name" in augment else SimCLRViews(**augment)
         return PretrainConfig(**settings)
     except (KeyError, TypeError, ValueError) as e:

@@ -71,7 +71,7 @@ def random_batches(
     batch_size: int, # images per batch, at most n
     n_batches: int, # batches to draw
     generator: torch.Generator | None = None, # draws them
-) -> list[Int[Tensor, "b"]]: # numbers of images, `batch_size` in each
+) -> list[Int[Tensor, "_"]]: # numbers of images, `batch_size` in each
     "Full batches of random images, one epoch after another: within an epoch no image comes twice."
     full = n - n % batch_size
     found: list[Tensor] = []
@@ -160,7 +160,7 @@ def audit_strategies(
 # %% ../../nbs/audit/60_counts.ipynb #e32968bc
 def added_positives(
     rows: Float[Tensor, "n d"], # of the guide, one per image
-    batches: list[Int[Tensor, "b"]], # numbers of images
+    batches: list[Int[Tensor, "_"]], # numbers of images
 ) -> pd.DataFrame: # anchor, partner (numbers of images), similarity, batch
     "Every positive that AddNewPositive adds in these batches. Images about which the guide says nothing get none."
     found = []
@@ -211,7 +211,7 @@ class _Neighbours(NamedTuple):
 def _by_similarity(
     rows: Float[Tensor, "n d"], # of the guide
     labels: Int[Tensor, "n"], # -1 where unknown
-    batches: list[Int[Tensor, "b"]], # numbers of images
+    batches: list[Int[Tensor, "_"]], # numbers of images
 ) -> Iterator[_Neighbours]:
     "The neighbours within each batch."
     unit = F.normalize(rows.float(), dim=1)
@@ -232,7 +232,7 @@ _RANKS = (1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 300, 500)
 def _ranks(
     rows: Float[Tensor, "n d"], # of the guide
     labels: Int[Tensor, "n"], # -1 where unknown
-    batches: list[Int[Tensor, "b"]], # numbers of images
+    batches: list[Int[Tensor, "_"]], # numbers of images
 ) -> dict[str, list]: # rank, right, low, high
     "How often the neighbour of a rank is right."
     ranks = [r for r in _RANKS if r < len(batches[0])]
@@ -250,7 +250,7 @@ def _ranks(
 def _similarities(
     rows: Float[Tensor, "n d"], # of the guide
     labels: Int[Tensor, "n"], # -1 where unknown
-    batches: list[Int[Tensor, "b"]], # numbers of images
+    batches: list[Int[Tensor, "_"]], # numbers of images
 ) -> dict[str, list]: # edges, same, different
     "Histograms of the similarity of pairs of equal and of different classes."
     edges = torch.empty(0)
@@ -268,7 +268,7 @@ _RATIOS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 def _over_ratios(
     rows: Float[Tensor, "n d"], # of the guide, one per image
     labels: Int[Tensor, "n"], # -1 where unknown
-    batches: list[Int[Tensor, "b"]], # numbers of images
+    batches: list[Int[Tensor, "_"]], # numbers of images
 ) -> dict[str, list[dict]]: # ratio, false_negatives_removed, true_negatives_lost, net: false minus true ones per anchor
     "For both strategies on negatives, over the ratio: shares of the false and of the true negatives that leave."
     removed = torch.zeros(2, len(_RATIOS), 2) # by strategy, ratio, and whether they are false or true

@@ -33,7 +33,7 @@ class _Sample:
     numbers: Int[Tensor, "n"] # of the images, in the data set
     rows: Float[Tensor, "n d"] # of the guide
     labels: Int[Tensor, "n"] # -1 where unknown
-    batches: list[Int[Tensor, "b"]] # positions in the sample
+    batches: list[Int[Tensor, "_"]] # positions in the sample
     left_out: int # images without a finite row
 
 # %% ../../nbs/audit/61_knowledge.ipynb #61c00006

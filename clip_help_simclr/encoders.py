@@ -5,7 +5,6 @@
 # %% ../nbs/39_encoders.ipynb #ccdce250
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import socket
@@ -20,11 +19,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .core import digest_tensors, entries, entry, generator, register, whole_number
+from .core import did_you_mean, digest_tensors, entries, entry, generator, register, whole_number
 from .core import show_parameters_in_help
 
 # %% auto #0
-__all__ = ['Encoder', 'convnet', 'build_encoder', 'no_vain_retries', 'Projector']
+__all__ = ['Encoder', 'four_convolutions', 'convnet', 'build_encoder', 'no_vain_retries', 'Projector']
 
 # %% ../nbs/39_encoders.ipynb #c68f7eef
 @contextmanager
@@ -80,20 +79,26 @@ class Encoder(nn.Module):
         return self.backbone((images - self.mean) / self.std)
 
 # %% ../nbs/39_encoders.ipynb #7553abb0
+def four_convolutions(
+    width: int, # channels of the first layer
+    channels: int, # of the images
+) -> list[nn.Module]:
+    "3x3 convolutions of 1, 2, 4 and 8 times `width` channels, strides 2, 2, 2, 1, each with batch norm and ReLU."
+    layers: list[nn.Module] = []
+    for out, stride in zip((width, 2 * width, 4 * width, 8 * width), (2, 2, 2, 1)):
+        layers.append(nn.Conv2d(channels, out, 3, stride, padding=1, bias=False))
+        layers += [nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+        channels = out
+    return layers
+
 @register("encoder")
 def convnet(
     image_size: int, # side of the images in pixels; any will do
     width: int, # channels of the first layer
     channels: int, # of the images: 1, 3 or 4
 ) -> nn.Sequential: # normalized images (B, channels, H, W) to features (B, 8·width)
-    """Four 3x3 convolutions of 1, 2, 4 and 8 times `width` channels, strides 2, 2, 2, 1.
-
-    Each is followed by batch norm and ReLU; at the end comes the mean over the map."""
-    layers: list[nn.Module] = []
-    for out, stride in zip((width, 2 * width, 4 * width, 8 * width), (2, 2, 2, 1)):
-        layers.append(nn.Conv2d(channels, out, 3, stride, padding=1, bias=False))
-        layers += [nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
-        channels = out
+    "`four_convolutions`, and the mean over the map."
+    layers = four_convolutions(width, channels)
     network: Any = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()) # gets an attribute of ours
     network.num_features = 8 * width
     return network
@@ -127,9 +132,8 @@ def _timm(name: str, image_size: int, channels: int, weights: bool) -> tuple[nn.
 def _unknown(name: str, timms: list[str]) -> str:
     "The message for a name that is neither in the table of encoders nor timm's."
     ours = list(entries("encoder"))
-    close = difflib.get_close_matches(name, [*ours, *timms], n=5)
-    hint = f"Close: {', '.join(close)}. " if close else ""
-    return (f"encoder: unknown encoder {name!r}. {hint}"
+    hint = did_you_mean(name, [*ours, *timms], most=5)
+    return (f"encoder: unknown encoder {name!r}.{hint} "
             f"Valid: {', '.join(ours)}, and every name in timm.list_models()")
 
 # %% ../nbs/39_encoders.ipynb #a92dcd96

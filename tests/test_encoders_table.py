@@ -64,7 +64,7 @@ def test_own_weights(tmp_path):
 
 def test_messages_list_it():
     register("encoder")(pixels)
-    says = "^encoder: unknown encoder 'pixel'. Close: pixels.* Valid: convnet, pixels, and every name in timm"
+    says = "^encoder: unknown encoder 'pixel'. Did you mean 'pixels'.* Valid: convnet, pixels, and every name in timm"
     with pytest.raises(ValueError, match=says):
         build_encoder("pixel")
     with pytest.raises(ValueError, match="^encoder: expected convnet, pixels or the name of a timm model, got 3"):

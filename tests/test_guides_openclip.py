@@ -214,7 +214,7 @@ def test_a_spec_that_is_one_path(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("text, says", [
     ("ViT-B-32", "expected MODEL/TAG"), ("", "expected MODEL/TAG"), (None, "expected MODEL/TAG"), ("/openai", "expected MODEL/TAG"), ("local-dir:", "names nothing"), ("hf-hub:noslash", "ORGANIZATION/NAME"), ("hf-hub:", "names nothing"),
-    ("ViT-B-23/openai", "Closest: ViT-B-32"), ("ViT-B-32/nothing", "neither a local file nor a tag"), ("ViT-B-32/nothing=none.pt", "neither a local file nor a tag"), ("local-dir:/no/where", "no folder")])
+    ("ViT-B-23/openai", "Did you mean 'ViT-B-32'"), ("ViT-B-32/nothing", "neither a local file nor a tag"), ("ViT-B-32/nothing=none.pt", "neither a local file nor a tag"), ("local-dir:/no/where", "no folder")])
 def test_wrong_specs(text, says):
     with pytest.raises((ValueError, FileNotFoundError), match=says): OpenCLIPGuide.from_spec(text, device="cpu")
 

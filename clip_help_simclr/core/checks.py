@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 # %% auto #0
-__all__ = ['shown', 'pick', 'precision_name', 'whole_number', 'real_number', 'check_tensor', 'check_features', 'about']
+__all__ = ['shown', 'did_you_mean', 'pick', 'precision_name', 'whole_number', 'real_number', 'check_tensor', 'check_features',
+           'about']
 
 # %% ../../nbs/core/01_checks.ipynb #c1000005
 _T = TypeVar("_T")
@@ -32,6 +33,15 @@ def shown(
     return text if len(text) <= 80 else text[:77] + "..."
 
 # %% ../../nbs/core/01_checks.ipynb #c42ce0af
+def did_you_mean(
+    name: str, # what came
+    names: Iterable[str], # what is valid
+    most: int = 1, # names that the hint may have
+) -> str: # a sentence with a space before it, or nothing
+    "A hint, where there are names like this one."
+    close = difflib.get_close_matches(name, list(names), n=most)
+    return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+
 def pick(
     argument: str, # what the name stands for, as the user knows it: "data set", "strategy"
     value: str, # the name that came
@@ -39,8 +49,7 @@ def pick(
 ) -> _T: # `options[value]`
     "Look a name up. Raises `ValueError` that lists the valid names, and the closest one first."
     if isinstance(value, str) and value in options: return options[value]
-    close = difflib.get_close_matches(str(value), options, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(str(value), options)
     raise ValueError(f"unknown {argument} {value!r}.{hint} Valid: {', '.join(sorted(options))}")
 
 # %% ../../nbs/core/01_checks.ipynb #c1000007

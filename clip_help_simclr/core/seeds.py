@@ -17,7 +17,7 @@ from torch import Tensor
 from .checks import pick, shown, whole_number
 
 # %% auto #0
-__all__ = ['Scale', 'scale', 'digest', 'generator', 'pick_device']
+__all__ = ['Scale', 'scale', 'digest', 'generator', 'pick_device', 'computes_in_bfloat16']
 
 # %% ../../nbs/core/03_seeds.ipynb #eb3b3189
 _T = TypeVar("_T")
@@ -102,6 +102,14 @@ def pick_device(
                          "Use 'auto' or 'cpu'")
     if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ: return _own_gpu()
     return device
+
+def computes_in_bfloat16(
+    device: torch.device, # where matrix products are to be made
+) -> bool:
+    "Whether the hardware multiplies matrices in bfloat16 faster than in float32, and does not emulate it."
+    if device.type == "cuda": return torch.cuda.is_bf16_supported(including_emulation=False)
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)  # no public name before torch 2.10
+    return device.type == "cpu" and supported is not None and bool(supported())
 
 def _own_gpu() -> torch.device:
     "The GPU of this process."

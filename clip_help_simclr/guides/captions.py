@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..core import digest, generator, pick_device, register, save_tensors, whole_number
+from ..encoders import four_convolutions
 from .base import Guide, _check_data, _is_count
 from .clip import OpenCLIPGuide, _autocast, _fit, _quiet, _unit_floats
 from .files import _header
@@ -38,12 +39,8 @@ class _CaptionTower(nn.Module):
 
     def __init__(self, width: int = 16):
         super().__init__()
-        layers, channels = [], 3
-        for out, stride in zip((width, 2 * width, 4 * width, 8 * width), (2, 2, 2, 1)):
-            convolution = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
-            layers += [convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
-            channels = out
-        self.layers, self.num_features = nn.Sequential(*layers), channels
+        self.layers = nn.Sequential(*four_convolutions(width, channels=3))
+        self.num_features = 8 * width
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         "It never had a classifier."

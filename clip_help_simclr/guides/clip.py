@@ -5,7 +5,6 @@
 # %% ../../nbs/guides/46_clip.ipynb #9b460003
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import warnings
@@ -21,7 +20,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..core import digest, pick_device, register, whole_number
+from ..core import computes_in_bfloat16, did_you_mean, digest, pick_device, register, whole_number
 from ..encoders import no_vain_retries
 from .base import Guide
 
@@ -83,15 +82,9 @@ def _three_channels(images: Float[Tensor, "b channels height width"]) -> Float[T
     return colours * opaque + (1 - opaque)
 
 # %% ../../nbs/guides/46_clip.ipynb #65176a64
-def _bfloat16_pays(device: torch.device) -> bool:
-    "Whether matrix products are faster in bfloat16, and not only emulated."
-    if device.type == "cuda": return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu" or not hasattr(torch.cpu, "_is_amx_tile_supported"): return False
-    return torch.cpu._is_amx_tile_supported()
-
 def _autocast(device: torch.device) -> torch.autocast:
     "bfloat16 where it pays."
-    return torch.autocast(device.type, torch.bfloat16, enabled=_bfloat16_pays(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=computes_in_bfloat16(device))
 
 @contextmanager
 def _quiet():
@@ -140,9 +133,8 @@ def _check_model(model: str) -> None:
     "Raises `ValueError` for a name that open_clip does not know."
     import open_clip
     if model in open_clip.list_models(): return
-    close = difflib.get_close_matches(model, open_clip.list_models(), n=5, cutoff=0.4)
-    hint = f"Closest: {', '.join(close)}. " if close else ""
-    raise ValueError(f"model: open_clip has no {model!r}. {hint}All names: open_clip.list_models()")
+    hint = did_you_mean(model, open_clip.list_models(), most=5)
+    raise ValueError(f"model: open_clip has no {model!r}.{hint} All names: open_clip.list_models()")
 
 def _of_tag(model: str, tag: str) -> ClipSettings:
     "What open_clip's table says of the weights of a tag."
@@ -331,7 +323,7 @@ class OpenCLIPGuide(Guide):
         weights, cfg = digest(*model.visual.state_dict().values()), model.visual.preprocess_cfg
         self.name = f"{name}:{weights[:8]}"
         self.image_size = max(cfg["size"]) if isinstance(cfg["size"], (tuple, list)) else cfg["size"]
-        precision = "bfloat16" if _bfloat16_pays(self.device) else "float32"
+        precision = "bfloat16" if computes_in_bfloat16(self.device) else "float32"
         preprocessing = {k: list(v) if isinstance(v, tuple) else v for k, v in cfg.items()}
         self.facts = dict(weights=weights, precision=precision, preprocessing=preprocessing)
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import entry, precision_name, real_number, register, whole_number
+from ..core import computes_in_bfloat16, entry, precision_name, real_number, register, whole_number
 from ..encoders import Encoder, Projector, build_encoder
 from .config import PretrainConfig
 
@@ -151,6 +151,4 @@ def pick_precision(
 
     Raises `ValueError` for another name."""
     if name != "auto": return precision_name(name)
-    if device.type == "cuda": native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else: native = device.type == "cpu" and torch.cpu._is_amx_tile_supported()  # no public name before torch 2.10
-    return "bf16" if native else "float32"
+    return "bf16" if computes_in_bfloat16(device) else "float32"

@@ -1,13 +1,14 @@
 """A resumed run says so; what may change with `allow_changes`, and what becomes of its epochs then."""
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
-from clip_help_simclr.core import Interrupted
+from clip_help_simclr.core import Interrupted, register
 from clip_help_simclr.data import load_data
 from clip_help_simclr.guides import LabelGuide
+from clip_help_simclr.resampling import AddNewPositive
 from clip_help_simclr.training import (
     PretrainConfig, Run, build_model, build_optimizer, checkpoints, engine, load_checkpoint, pretrain, read_checkpoint, resuming,
     save_checkpoint)
@@ -135,3 +136,24 @@ def test_unknown_rows_are_counted(data, capsys):
     said = capsys.readouterr().err
     assert "2 of 320 images have no guide row and are left out" in said
     assert "the guide knows nothing about 7 of 318 images" in said
+
+
+def own_strategy(default):
+    "The same class of a user's, with another default."
+    @register("strategy", "OwnDefault")
+    @dataclass(frozen=True)
+    class OwnDefault(AddNewPositive):
+        weight: float = default
+        def __repr__(self): return f"OwnDefault(weight={self.weight})"
+
+
+def test_a_changed_default_of_a_users_class_is_noticed(data, tmp_path):
+    "The text that names it stays the same, and what it means does not."
+    own_strategy(0.3)
+    config = replace(BASE, strategy="OwnDefault", epochs=1)
+    stopped(config, data, tmp_path, 4, guide=LabelGuide(0))
+    own_strategy(0.9)
+    with pytest.raises(ValueError, match=r"strategy in full was 'OwnDefault\(weight=0.3\)', is 'OwnDefault\(weight=0.9\)'"):
+        pretrain(config, data, LabelGuide(0), tmp_path, progress=False)
+    own_strategy(0.3)
+    pretrain(config, data, LabelGuide(0), tmp_path, progress=False)

@@ -39,7 +39,8 @@ def test_a_run_and_what_it_hands_over(tmp_path, capsys):
 def test_other_settings(capsys):
     assert main([*RUN, "--out", "run"]) == 0
     assert main([*RUN, "--out", "run", "--lr", "0.5"]) == 2
-    assert "lr was 0.002, is 0.5" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "lr was 0.002, is 0.5" in said and "or --allow-changes to go on" in said and "allow_changes" not in said
     assert main([*run(2), "--out", "run", "--allow-changes"]) == 0
 
 

@@ -222,6 +222,7 @@ def library_message(
 ) -> str:
     "The message of an exception in one line that names the flag, where one is known."
     text = one_line(error) or type(error).__name__
+    text = re.sub(r"\b(\w+)=True\b", lambda m: given.name(m[1]) if m[1] in given.dests else m[0], text)
     noted = getattr(error, "chs_flag", "")
     lead, colon, rest = text.partition(": ")
     lead = re.sub(r"\W+", "_", lead) if colon and len(lead) < 40 and "'" not in lead else ""

@@ -43,8 +43,8 @@ def wilson(
 
 # %% ../../nbs/audit/60_counts.ipynb #9c316233
 def batch_share(
-    hits: Float[Tensor, "b"] | Sequence[float], # in each batch
-    trials: Float[Tensor, "b"] | Sequence[float], # in each batch
+    hits: Float[Tensor, "b"] | Int[Tensor, "b"] | Sequence[float], # in each batch
+    trials: Float[Tensor, "b"] | Int[Tensor, "b"] | Sequence[float], # in each batch
     confidence: float = 0.95, # of the interval
 ) -> tuple[float, float, float]: # share, lower and upper end; (nan, 0, 1) without trials
     """A share counted in batches that have no image in common. Pairs of one batch may depend on each
@@ -188,7 +188,7 @@ def _share_right(pairs: pd.DataFrame, labels: Int[Tensor, "n"]) -> tuple[float, 
     right = known & (a == b)
     table: Any = pd.DataFrame(dict(batch=pairs.batch, hits=right.numpy(), trials=known.numpy()))
     counts = table.groupby("batch").sum()
-    return batch_share(counts.hits, counts.trials)
+    return batch_share(counts.hits.tolist(), counts.trials.tolist())
 
 # %% ../../nbs/audit/60_counts.ipynb #41adbd36
 def _without_labels(added: pd.DataFrame) -> dict:

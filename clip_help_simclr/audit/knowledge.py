@@ -259,7 +259,7 @@ def _recognized(
     out: dict[str, Any] = dict(pairs=len(views), quantiles=quantiles.tolist())
     for name, part in (("dropped", table[table.dropped]), ("kept", table[~table.dropped])):
         counts: Any = part.groupby("batch")[["both", "known"]].sum()
-        out[name] = dict(zip(("share", "low", "high"), batch_share(counts.both, counts.known)))
+        out[name] = dict(zip(("share", "low", "high"), batch_share(counts.both.tolist(), counts.known.tolist())))
     return out
 
 # %% ../../nbs/audit/61_knowledge.ipynb #72721d95

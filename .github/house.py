@@ -121,7 +121,7 @@ def _needed(graph: dict[str, set[str]]) -> list[tuple[str, str]]:
         return found
     arrows = []
     for name, targets in graph.items():
-        above = [t for t in targets if t != "core"]
+        above = sorted(t for t in targets if t != "core")
         arrows += [(name, t) for t in above if not any(t in reach(other) for other in above if other != t)]
     return arrows
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -24,7 +24,10 @@ __all__ = ['Matrix', 'as_float64', 'inverse_sqrt', 'class_labels', 'Cooccurrence
            'block_world']
 
 # %% ../nbs/10_cooccurrence.ipynb #51a4d1cb
-Matrix = Tensor | sp.csr_array
+if TYPE_CHECKING: Sparse: TypeAlias = Any # scipy has no types that checkers could use
+else: Sparse = sp.csr_array
+
+Matrix: TypeAlias = Tensor | Sparse
 
 def _as_array(argument: str, value: Any) -> np.ndarray:
     "`value` as a numpy array of whatever type."
@@ -47,11 +50,11 @@ def as_float64(
     return torch.from_numpy(np.array(array, dtype=np.float64, order="C"))
 
 # %% ../nbs/10_cooccurrence.ipynb #1e80cca0
-def _as_csr(argument: str, value: sp.sparray | sp.spmatrix) -> sp.csr_array:
-    "A sparse array as float64 rows."
+def _as_csr(argument: str, value: Any) -> Sparse:
+    "A sparse array or matrix as float64 rows."
     if value.dtype.kind not in "biuf":
         raise ValueError(f"{argument}: came a {type(value).__name__} of {value.dtype}; expected real numbers")
-    M = sp.csr_array(value, dtype=np.float64)
+    M: Sparse = sp.csr_array(value, dtype=np.float64)
     if not M.has_canonical_format:  # entries that repeat add up
         M = M.copy()
         M.sum_duplicates()
@@ -59,15 +62,15 @@ def _as_csr(argument: str, value: sp.sparray | sp.spmatrix) -> sp.csr_array:
 
 def _nonnegative(
     argument: str, # name of the argument, for the message
-    value: ArrayLike | sp.sparray, # counts or probabilities
+    value: ArrayLike | Matrix, # counts or probabilities
     dimensions: int = 2, # of the array
 ) -> Matrix: # CSR if `value` was sparse
     "`value` as a float64 array, checked: finite, nonnegative, somewhere positive."
     sparse = sp.issparse(value) and dimensions == 2
-    M = _as_csr(argument, value) if sparse else as_float64(argument, value).detach()
+    M: Matrix = _as_csr(argument, value) if sparse else as_float64(argument, value).detach()
     if M.ndim != dimensions:
         raise ValueError(f"{argument}: came with shape {tuple(M.shape)}; expected {dimensions} dimension(s)")
-    entries = torch.as_tensor(M.data) if sparse else M
+    entries = M if isinstance(M, Tensor) else torch.as_tensor(M.data)
     if not entries.isfinite().all():
         wrong = int((~entries.isfinite()).sum())
         raise ValueError(f"{argument}: {wrong} entries are NaN or infinite; "
@@ -81,7 +84,7 @@ def _nonnegative(
                          "expected a positive, finite total")
     return M
 
-def _distribution(argument: str, value: ArrayLike | sp.sparray, dimensions: int = 2) -> Matrix:
+def _distribution(argument: str, value: ArrayLike | Matrix, dimensions: int = 2) -> Matrix:
     "`value` as probabilities that sum to 1."
     M = _nonnegative(argument, value, dimensions)
     return M / float(M.sum())
@@ -118,8 +121,8 @@ def _leading_svd(M: Matrix, k: int) -> tuple[Tensor, Tensor, Tensor]:
     "The k leading singular triples (U, σ, V) of M, σ falling."
     k = whole_number("k", k, 1, min(M.shape))
     if _is_large(M, k):
-        U, s, Vt = svds(M, k, v0=_start(min(M.shape)))
-        U, s, Vt = (torch.from_numpy(found.copy()) for found in (U, s, Vt))
+        found: Any = svds(M, k, v0=_start(min(M.shape)))
+        U, s, Vt = (torch.from_numpy(part.copy()) for part in found)
         return U.flip(1), s.flip(0), Vt.flip(0).T
     U, s, Vt = torch.linalg.svd(_dense(M), full_matrices=False)
     return U[:, :k], s[:k], Vt[:k].T
@@ -176,7 +179,7 @@ def _ids(argument: str, ids: ArrayLike, size: str, n: int | None) -> tuple[np.nd
 
 def _count_pairs(
     image_ids: ArrayLike, text_ids: ArrayLike, n_images: int | None, n_texts: int | None
-) -> np.ndarray | sp.csr_array: # (n_images, n_texts)
+) -> np.ndarray | Sparse: # (n_images, n_texts)
     "How often each pair (image, text) occurs."
     images, n_images = _ids("image_ids", image_ids, "n_images", n_images)
     texts, n_texts = _ids("text_ids", text_ids, "n_texts", n_texts)
@@ -250,7 +253,7 @@ _PAIR_ENTRIES = 2**27
 
 def _gram(B: Matrix) -> Matrix:
     "B Bᵀ, unless a sparse one would fill the memory."
-    if sp.issparse(B):
+    if not isinstance(B, Tensor):
         products = int((np.bincount(B.indices).astype(float) ** 2).sum())
         if products > _PAIR_ENTRIES:
             raise ValueError(f"P: these pairs would fill up to {products:.2g} entries; "
@@ -271,9 +274,9 @@ def _symmetric(P: Matrix) -> Matrix:
     return (P + P.T) / 2
 
 # %% ../nbs/10_cooccurrence.ipynb #84f5f907
-def _conditional(argument: str, A: ArrayLike | sp.sparray) -> Matrix:
-    "`A` with rows that sum to 1 exactly, if they do so up to rounding."
-    A = _nonnegative(argument, A)
+def _conditional(argument: str, value: ArrayLike | Matrix) -> Matrix:
+    "`value` with rows that sum to 1 exactly, if they do so up to rounding."
+    A = _nonnegative(argument, value)
     sums = torch.as_tensor(A.sum(1))
     wrong = ((sums - 1).abs() > 1e-5).nonzero()[:, 0]
     if len(wrong):
@@ -289,9 +292,9 @@ def row_weights(
 ) -> Float64[Tensor, "n"]: # probabilities, of sum 1
     "The probability of each row. Raises `ValueError` for another length, and for what is no distribution."
     n = whole_number("n", n)
-    weights = _distribution(argument, torch.ones(n) if weights is None else weights, dimensions=1)
-    if len(weights) != n: raise ValueError(f"{argument}: {len(weights)} came; expected {n}, one per row")
-    return weights
+    shares = _distribution(argument, torch.ones(n) if weights is None else weights, dimensions=1)
+    if len(shares) != n: raise ValueError(f"{argument}: {len(shares)} came; expected {n}, one per row")
+    return shares
 
 # %% ../nbs/10_cooccurrence.ipynb #65539fd2
 def _cause_disagreement(B: Matrix, y: np.ndarray) -> float:
@@ -316,7 +319,7 @@ class PairDistribution:
         P: ArrayLike | Matrix, # (N, N) counts or probabilities, symmetric, dense or scipy.sparse; scaled to sum 1
     ):
         self.P = _symmetric(_distribution("P", P))
-        self.factor = None
+        self.factor: Matrix | None = None
         self.marginal = torch.as_tensor(self.P.sum(1))
 
     @classmethod
@@ -332,10 +335,10 @@ class PairDistribution:
         p_natural: ArrayLike | None = None, # (N_natural,) how often each natural image is drawn; None: all alike
     ) -> PairDistribution: # over the views
         "P_A(x, x') = Σ_x̄ P(x̄) A(x|x̄) A(x'|x̄). Raises `ValueError` for rows of A that do not sum to 1."
-        A = _conditional("A", A)
-        views_as_they_are = torch.ones(A.shape[1], dtype=torch.float64)
-        root = row_weights("p_natural", p_natural, A.shape[0]).sqrt()
-        return cls._from_factor(_scaled(A.T, views_as_they_are, root))
+        views_of = _conditional("A", A)
+        views_as_they_are = torch.ones(views_of.shape[1], dtype=torch.float64)
+        root = row_weights("p_natural", p_natural, views_of.shape[0]).sqrt()
+        return cls._from_factor(_scaled(views_of.T, views_as_they_are, root))
 
     @cached_property
     def P(self) -> Matrix: return _gram(self.factor)
@@ -348,7 +351,7 @@ class PairDistribution:
         k: int, # how many: at most N; of a sparse factor no more than it has columns
     ) -> tuple[Float64[Tensor, "k"], Float64[Tensor, "images k"]]: # λ, falling; eigenvectors
         "Leading eigenpairs of P̃; a large sparse one stays so unless all are wanted. Raises `ValueError` for another k."
-        if not sp.issparse(self.factor): return _leading_eigh(self.normalized(), k)
+        if self.factor is None or isinstance(self.factor, Tensor): return _leading_eigh(self.normalized(), k)
         causes_as_they_are = torch.ones(self.factor.shape[1])
         U, s, _ = _leading_svd(_scaled(self.factor, inverse_sqrt(self.marginal), causes_as_they_are), k)
         return s**2, U

@@ -61,8 +61,8 @@ def regression_error(
 # %% ../nbs/13_generalization.ipynb #c4406eee
 def _number(argument: str, value: float | Tensor) -> float:
     "`value` as a finite number; a tensor or array without axes is one."
-    without_axes = isinstance(value, (Tensor, np.ndarray)) and value.ndim == 0
-    return real_number(argument, value.item() if without_axes else value)
+    if isinstance(value, (Tensor, np.ndarray)) and value.ndim == 0: return real_number(argument, value.item())
+    return real_number(argument, value)
 
 def probe_bound(
     phi: float, # labeling error of the pairs, in [0, 1]

@@ -42,8 +42,10 @@ def text_induced_embedding(
     Raises `ValueError` for negative or NaN entries, rows that do not sum to 1, or a text of probability 0 that occurs.
     Source: Zhang et al., arXiv 2306.04272.
     """
-    dense = isinstance(posterior, Tensor) and posterior.layout == torch.strided
-    p = posterior if dense and posterior.is_floating_point() else as_float64("posterior", posterior)
+    p: Tensor
+    if isinstance(posterior, Tensor) and posterior.layout == torch.strided and posterior.is_floating_point():
+        p = posterior
+    else: p = as_float64("posterior", posterior)
     wide = torch.float32 if p.device.type == "mps" else torch.float64  # sums over many images outgrow half precision
     _check_posterior(p, wide)
     if text_marginal is None: m = p.sum(0, dtype=wide)

@@ -31,7 +31,7 @@ MUTANTS = {
         ("conditional not normalized", "return _scaled(A, 1 / sums,", "return _scaled(A, sums,"),
         ("pairs of one class count as errors", "m.sum(1)[m.row] - m.data", "m.sum(1)[m.row]"),
         ("marginal of causes", "torch.as_tensor(B @ B.sum(0))", "torch.as_tensor(B.sum(1))"),
-        ("natural images weighted twice", 'row_weights("p_natural", p_natural, A.shape[0]).sqrt()', 'row_weights("p_natural", p_natural, A.shape[0])'),
+        ("natural images weighted twice", 'row_weights("p_natural", p_natural, views_of.shape[0]).sqrt()', 'row_weights("p_natural", p_natural, views_of.shape[0])'),
         ("singular values for eigenvalues", "return s**2, U", "return s, U"),
         ("single precision", 'value.to("cpu", torch.float64)', 'value.to("cpu", torch.float32).double()'),
         ("weights not used", "torch.ones(n) if weights is None else weights", "torch.ones(n)"),

@@ -33,7 +33,7 @@ class _Sample:
     numbers: Int[Tensor, "n"] # of the images, in the data set
     rows: Float[Tensor, "n d"] # of the guide
     labels: Int[Tensor, "n"] # -1 where unknown
-    batches: list[Int[Tensor, "b"]] # positions in the sample
+    batches: list[Int[Tensor, "_"]] # positions in the sample
     left_out: int # images without a finite row
 
 # %% ../../nbs/audit/61_knowledge.ipynb #61c00006
@@ -259,7 +259,7 @@ def _recognized(
     out: dict[str, Any] = dict(pairs=len(views), quantiles=quantiles.tolist())
     for name, part in (("dropped", table[table.dropped]), ("kept", table[~table.dropped])):
         counts: Any = part.groupby("batch")[["both", "known"]].sum()
-        out[name] = dict(zip(("share", "low", "high"), batch_share(counts.both.tolist(), counts.known.tolist())))
+        out[name] = dict(zip(("share", "low", "high"), batch_share(counts.both, counts.known)))
     return out
 
 # %% ../../nbs/audit/61_knowledge.ipynb #72721d95

@@ -101,10 +101,11 @@ def bench_cache(
     `read_all_ms` is the time to read all rows into memory, `in_memory_ms` that of a look-up there, and MiB what
     the process has grown by after the first look-up."""
     with tempfile.TemporaryDirectory() as folder:
-        cache = EmbeddingCache.build(
-            RandomRows(dim), _Nothing(images), Path(folder) / "cache", dtype, shard_rows,
+        place = Path(folder) / "cache"
+        EmbeddingCache.build(
+            RandomRows(dim), _Nothing(images), place, dtype, shard_rows,
             batch_size=65_536, progress=progress)
-        call = f"_measure({str(cache.folder)!r}, {batch}, {repeats})"
+        call = f"_measure({str(place)!r}, {batch}, {repeats})"
         program = f"from clip_help_simclr.benchmarks.cache import _measure; {call}"
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=3600)
         if done.returncode: raise RuntimeError(f"the measuring process failed: {done.stderr[-500:]}")

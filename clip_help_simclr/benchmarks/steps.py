@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +33,7 @@ def _torchvision(recipe: SimCLRViews, kernel: int) -> dict[str, Views]:
     "PIL, one image at a time."
     from torchvision import transforms as T
     from torchvision.transforms.functional import to_pil_image
-    s = recipe.strength
+    s: Any = recipe.strength # a number, once the recipe is made
     jitter = T.ColorJitter(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s)
     steps = [
         T.RandomResizedCrop(recipe.size, recipe.crop_scale), T.RandomHorizontalFlip(),
@@ -44,9 +46,8 @@ def _torchvision(recipe: SimCLRViews, kernel: int) -> dict[str, Views]:
 def _lightly(recipe: SimCLRViews) -> dict[str, Views]:
     "One image at a time; nothing where the package is missing."
     if not find_spec("lightly"): return {}
-    from lightly.transforms import SimCLRTransform
     from torchvision.transforms.functional import to_pil_image
-    both = SimCLRTransform(
+    both = import_module("lightly.transforms").SimCLRTransform(
         input_size=recipe.size, cj_prob=recipe.jitter, cj_strength=recipe.strength,
         min_scale=recipe.crop_scale[0], random_gray_scale=recipe.gray, gaussian_blur=recipe.blur, normalize=None)
     def one_by_one(images): return torch.stack([view for image in images for view in both(to_pil_image(image))])
@@ -55,8 +56,8 @@ def _lightly(recipe: SimCLRViews) -> dict[str, Views]:
 def _kornia(recipe: SimCLRViews, kernel: int) -> dict[str, Views]:
     "A batch at a time; nothing where the package is missing."
     if not find_spec("kornia"): return {}
-    import kornia.augmentation as K
-    s = recipe.strength
+    K = import_module("kornia.augmentation")
+    s: Any = recipe.strength # a number, once the recipe is made
     steps = [
         K.RandomResizedCrop((recipe.size,) * 2, recipe.crop_scale), K.RandomHorizontalFlip(),
         K.ColorJitter(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s, p=recipe.jitter), K.RandomGrayscale(p=recipe.gray)]
@@ -108,7 +109,7 @@ def guided_steps(
     def and_neighbours(): return torch.cat([own(2), config.augment(data.batch(neighbours), stream, 1)])
     def nothing(views): return None
     def look_up(views): return cached
-    def candidate(strategy, rows, make=partial(own, 2), views=2):
+    def candidate(strategy, rows, make: Callable[[], Tensor] = partial(own, 2), views=2):
         loss = NTXent(config.temperature, parse_strategy(strategy), views)
         return partial(_step, model, optimizer, loss, rows, make)
     candidates = {"SimCLR": candidate("SimCLR", nothing)}
@@ -139,6 +140,7 @@ def outside_encoder(
     data: ImageSet, # images
 ) -> dict[str, float]: # share of the run by part; and "outside the encoder", of a step
     "Where a run's time goes, as shares of the total; measuring, which is not done in every step, is no part of a step."
-    share = pretrain(config, data, progress=False, profile=True).breakdown.share.to_dict()
+    breakdown: Any = pretrain(config, data, progress=False, profile=True).breakdown # a table, as it is asked for
+    share = breakdown.share.to_dict()
     encoder = share["encoder"] + share["backward"]
     return share | {"outside the encoder": 1 - encoder / (1 - share.get("measure", 0))}

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from importlib import metadata
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -94,8 +95,9 @@ def _import(name: str, where: str) -> None:
     if here not in sys.path and "" not in sys.path: sys.path.append(here)
     try: importlib.import_module(name)
     except Exception as e:
-        raise ValueError(f"{where}: the module {name!r} cannot be imported ({type(e).__name__}: {e}). "
-                         f"Expected a module that Python finds, from {here} too") from e
+        mend = f"Expected a module that Python finds, from {here} too"
+        if "/" in name or name.endswith(".py"): mend = f"Give its name, such as {Path(name).stem}, from its folder"
+        raise ValueError(f"{where}: the module {name!r} cannot be imported ({type(e).__name__}: {e}). {mend}") from e
 
 # %% ../../nbs/core/02_registry.ipynb #c2000012
 def entries(
@@ -110,7 +112,9 @@ def entry(
     name: str, # what the user typed
 ) -> Any: # the class or function
     "Look an entry up. Raises `ValueError` that lists the valid names, and the closest one first."
-    return pick(_ARGUMENT.get(kind, kind), name, entries(kind))
+    try: return pick(_ARGUMENT.get(kind, kind), name, entries(kind))
+    except ValueError as e:
+        raise ValueError(f"{e}. A name of your own is known once its module is imported: --import MODULE") from None
 
 # %% ../../nbs/core/02_registry.ipynb #c2000009
 def parse_entry(
@@ -124,7 +128,7 @@ def parse_entry(
     try: node = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError): node = None
     name = node.func if isinstance(node, ast.Call) else node
-    if not isinstance(name, ast.Name) and re.fullmatch(r"[\w-]+", text.strip()): entry(kind, text.strip())
+    if not isinstance(name, ast.Name) and re.fullmatch(r"[A-Za-z_][\w-]*", text.strip()): entry(kind, text.strip())
     if not isinstance(name, ast.Name): raise ValueError(_unreadable(kind, text))
     cls = entry(kind, name.id)
     settings = _settings(node) if isinstance(node, ast.Call) else {}

@@ -106,7 +106,7 @@ def decode(
 # %% ../../nbs/data/34_decoding.ipynb #7c0e51aa
 class _Reads(Dataset):
     "For loader processes: item k is group k of numbers, its images, and what could not be read."
-    def __init__(self, data: ImageSet, groups: Sequence[Int64[Tensor, "b"]]):
+    def __init__(self, data: ImageSet, groups: Sequence[Int64[Tensor, "_"]]):
         self.data = data
         self.groups = groups
 
@@ -170,7 +170,7 @@ class EncodedSet(ImageSet):
 
     def reads(
         self,
-        groups: Sequence[Int64[Tensor, "b"]], # the numbers of each batch
+        groups: Sequence[Int64[Tensor, "_"]], # the numbers of each batch
         workers: int | None = None, # loader processes; None: one per core, at most 8
         pinned: bool = False, # page-locked memory, from which copies to a GPU are asynchronous
     ) -> Iterator[tuple[Tensor, Tensor, dict[int, str]]]: # numbers, and images and failures as `read` gives them

@@ -167,7 +167,7 @@ class ImageSet(Dataset):
 
     def reads(
         self,
-        groups: Sequence[Int64[Tensor, "b"]], # the numbers of each batch
+        groups: Sequence[Int64[Tensor, "_"]], # the numbers of each batch
         workers: int | None = None, # loader processes, where images must be decoded; None: one per core, at most 8
         pinned: bool = False, # page-locked memory, from which copies to a GPU are asynchronous
     ) -> Iterator[tuple[Tensor, Tensor, dict[int, str]]]: # numbers, and images and failures as `read` gives them

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -85,7 +86,7 @@ def _shapes_trials(seed: int, grid: Grid) -> list[Trial]:
     "Shapes, with noise in the captions, noise in the labels, and other habits of captions."
     def trained(strategy, guide, knobs):
         return PretrainTrial("shapes", strategy, guide, seed, world=knobs, **grid.shapes)
-    out = [trained("SimCLR", None, world(0.0))]
+    out: list[Trial] = [trained("SimCLR", None, world(0.0))]
     out += [trained("AddNewPositive", f"labels:{noise:g}", world(0.0)) for noise in grid.noises]
     out += [trained(strategy, "counts", world(noise)) for noise in grid.noises for strategy in STRATEGIES]
     out += [trained("AddNewPositive", "counts", world(noise)) for noise in grid.further]
@@ -172,7 +173,7 @@ def share_runs(
     runs: pd.DataFrame, # rows of `run_trials`
 ) -> pd.DataFrame: # one row per share and seed: linear accuracy of guide, student and SimCLR, in percent
     "The trainings with few captions."
-    digits = runs[runs.data == "digits"]
+    digits: Any = runs[runs.data == "digits"]
     simclr = digits[digits.guide.isna()].set_index("seed").linear
     told = digits[digits.guide.notna()]
     share = told.guide.str.partition(":")[2].astype(float)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -81,8 +81,8 @@ def named(
     runs: pd.DataFrame, # rows of `run_trials`
 ) -> pd.DataFrame: # without the guide's own
     "The trainings, with a column that names their row of the grid."
-    runs = runs[runs.kind == NeighbourTrial.__name__]
-    return runs.assign(row=runs.apply(_row_of, axis=1))
+    trained: Any = runs[runs.kind == NeighbourTrial.__name__]
+    return trained.assign(row=trained.apply(_row_of, axis=1))
 
 # %% ../../nbs/experiments/86_neighbours.ipynb #f81e6484
 class Claim(NamedTuple):

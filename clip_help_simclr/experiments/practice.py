@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from ..evaluation import Interval
 from . import guide_quality, ratios, strategies
 from .pretraining import PretrainTrial, trial_guide, trial_splits
 from .trials import Trial, Verdict
-from ..guides import Guide
+from ..guides import EmbeddingCache, Guide
 from ..pairs import PairGraph
 from ..resampling import parse_strategy
 
@@ -83,8 +83,8 @@ def pair_tables(
         stream = generator(trial.seed, "practice views", number)
         views = config.augment(data.batch(images), stream, config.views)
         if guide is None: rows = None
-        elif strategy.needs_per_view: rows = guide.encode(views)
-        else: rows = guide[images]
+        elif isinstance(guide, EmbeddingCache) and not strategy.needs_per_view: rows = guide[images]
+        else: rows = guide.encode(views)
         graph = strategy(PairGraph.from_views(len(views), config.views, rows))
         kind = kind_of(views)
         cell = kind[:, None] * n_kinds + kind[graph.positives]
@@ -115,7 +115,8 @@ class GraphTrial(Trial):
         trial = PretrainTrial(**shared)
         observer = _observer(self.data, json.dumps(self.world), self.train, self.observer_steps)
         tables, phi_labels = pair_tables(trial, observer.kind_of, len(observer.centres))
-        found = pooled_bound(*tables, observer.classes, observer.impurity)
+        first, second = tables
+        found = pooled_bound(first, second, observer.classes, observer.impurity)
         k = len(trial.splits().train.classes)
         return dict(phi=found["phi"], phi_labels=phi_labels, eigenvalue=found["plug_in"][k],
                     bound=found["bound"][k - 1], impurity=observer.impurity)
@@ -182,7 +183,7 @@ def joined(
     Columns: linear and gain (accuracy, and what it is above SimCLR of the same seed, batch and temperature),
     gain_std (standard deviation), phi, phi_labels, eigenvalue, bound, whether its positives are `edited`, and
     `group`: settings that can be compared."""
-    rows = _with_graphs(records, graphs, size)
+    rows: Any = _with_graphs(records, graphs, size)
     base = rows[_is_simclr(rows)].set_index(_BASE).linear
     rows["gain"] = rows.linear - base.reindex(pd.MultiIndex.from_frame(rows[_BASE])).to_numpy()
     settings = rows.groupby(_SETTING, sort=False)
@@ -215,7 +216,7 @@ def agreement(
     column: str, # phi, eigenvalue or bound: smaller is better, says the theory
 ) -> Interval: # Spearman's ρ of minus the column and the gain
     "How well a lever orders the trainings whose positives are edited, and SimCLR, within groups."
-    part = settings[settings.edited | _is_simclr(settings)]
+    part: Any = settings[settings.edited | _is_simclr(settings)]
     return rank_correlation(-part[column].to_numpy(), part.gain.to_numpy(), part.group.to_numpy())
 
 # %% ../../nbs/experiments/84_text_vs_augmentation_in_training.ipynb #871d9d51

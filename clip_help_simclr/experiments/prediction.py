@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -66,7 +67,7 @@ def loss_overhead(
     return float(row.AddNewPositive * speed / loss_flops(row.n, row.d, row.d_g))
 
 # %% ../../nbs/experiments/88_prediction.ipynb #08d6b7f3
-def _memory(runs: pd.DataFrame, counted: pd.Series, views: float) -> dict[str, float]:
+def _memory(runs: pd.DataFrame, counted: Any, views: float) -> dict[str, float]:
     "Bytes per GPU: weights, gradients, their buckets and momentum in float32; what the backward pass keeps in bf16."
     return dict(
         weights=16 * counted.parameters,

@@ -43,7 +43,7 @@ class Guide:
     def rows_of(
         self,
         data: Any, # a data set
-        groups: Sequence[Int64[Tensor, "b"]], # image numbers of each step
+        groups: Sequence[Int64[Tensor, "_"]], # image numbers of each step
         workers: int | None = None, # loader processes, where images must be decoded
     ) -> Iterator[tuple[Tensor, Float[Tensor, "b dim"], dict[int, str]]]: # numbers, rows, what could not be read
         """Embed groups of images, one after the other.

@@ -357,7 +357,7 @@ class OpenCLIPGuide(Guide):
         return F.normalize(rows.float(), dim=1)
 
     def rows_of(
-        self, data: Any, groups: Sequence[Int64[Tensor, "b"]], workers: int | None = None,
+        self, data: Any, groups: Sequence[Int64[Tensor, "_"]], workers: int | None = None,
     ) -> Iterator[tuple[Tensor, Float[Tensor, "b dim"], dict[int, str]]]:
         "Embed groups of images, while the next ones are read."
         for numbers, images, failures in data.reads(groups, workers):

@@ -63,7 +63,7 @@ class _Job:
         raw = bytearray.fromhex("".join(text[:32] for text in texts))
         return torch.frombuffer(raw, dtype=torch.uint8).view(-1, 16)
 
-    def steps(self, numbers: Int64[Tensor, "m"]) -> list[Int64[Tensor, "b"]]:
+    def steps(self, numbers: Int64[Tensor, "m"]) -> list[Int64[Tensor, "_"]]:
         """Numbers of the images of each step.
 
         A model's rounding may depend on how many images come at once, so the last step is filled up with copies

@@ -41,7 +41,9 @@ def _graphs(strategy: Resampler, dtype: torch.dtype = torch.float64) -> Iterator
 def _edited(strategy: Resampler, graph: PairGraph, name: str) -> PairGraph:
     "The edited graph. Raises `AssertionError` for what is no pair graph of the same rows."
     before = [t.clone() for t in (graph.positives, graph.weights, graph.kept)]
-    found = strategy(graph)
+    try: found = strategy(graph)
+    except ValueError: raise
+    except Exception as e: raise AssertionError(f"{name}: {type(strategy).__name__} fails ({type(e).__name__}: {e})") from e
     assert isinstance(found, PairGraph), f"{name}: expected a PairGraph, got {type(found).__name__}"
     for old, t in zip(before, (graph.positives, graph.weights, graph.kept)):
         assert torch.equal(old, t), f"{name}: the strategy writes into the graph that it gets. Make a new one: graph.with_positives"
@@ -82,6 +84,7 @@ def check_strategy(
     if type(strategy).__name__ in entries("strategy"):
         again = parse_strategy(repr(strategy))
         assert again == strategy, f"its repr {strategy!r} names {again!r}. Make it a dataclass, or write __repr__"
+    _check_alone(strategy)
     for name, graph in _graphs(strategy):
         try: found = _edited(strategy, graph, name)
         except ValueError:
@@ -96,6 +99,13 @@ def check_strategy(
                 "holds all. Number rows by graph.rows(), and look at the whole batch: graph.similarity, graph.whole()")
         _check_silent(strategy, graph, name)
         if not graph.cross: _check_loss_of(strategy, graph, found, name)
+
+def _check_alone(strategy: Resampler) -> None:
+    "A batch of one image: a graph, or a `ValueError` that says what is needed."
+    views = 3 if strategy.needs_neighbours else 2
+    alone = PairGraph.from_views(views, views, torch.ones(views, 4, dtype=torch.float64), dtype=torch.float64)
+    try: _edited(strategy, alone, "a batch of one image")
+    except ValueError: pass
 
 def _check_silent(strategy: Resampler, graph: PairGraph, name: str) -> None:
     "Image 1 has no embedding: its rows must stay as they are."
@@ -159,7 +169,9 @@ def _total(
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "n d"]]:
     "The sum of the row losses by blocks, and its gradient by all rows."
     gx = torch.zeros_like(x)
-    if graph.held == graph.images: return row_blocks(x, x, graph, rows, gx, gx, tile), gx
+    if graph.held == graph.images:
+        try: return row_blocks(x, x, graph, rows, gx, gx, tile), gx
+        except Exception as e: raise AssertionError(f"{rows!r} fails ({type(e).__name__}: {e})") from e
     mine, own = graph.rows(), torch.zeros(len(graph), x.shape[1], dtype=x.dtype)
     value = row_blocks(x[mine], x, graph, rows, own, gx, tile)
     return value, gx.index_add(0, mine, own)
@@ -182,7 +194,8 @@ def _check_rows(rows: RowLoss, graph: PairGraph, name: str) -> None:
         expected = (gradient * direction).sum()
         assert abs(slope - expected) < 1e-5 * (1 + abs(expected)), (
             f"{name}: along a random direction the loss changes by {slope:.6f}, its gradient says {expected:.6f}. "
-            "`rows` returns G and scale, where scale * G is the derivative by the products s")
+            "`rows` returns G and scale, where scale * G is the derivative by the products s; or the hole is too near, and "
+            "columns that do not count still have a slope")
     shared = torch.zeros_like(x)
     fast = rows.whole(x, x, graph, shared, shared, None)
     if fast is not None:

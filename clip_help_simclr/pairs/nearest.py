@@ -69,11 +69,24 @@ def _nearest_column(
         out[mine] = (S >= limit[:, None]).to(torch.uint8).argmax(1) + t * side
     return out, largest
 
+def _check_others(graph: PairGraph, rank: int) -> None:
+    "Raises `ValueError` where a row has fewer columns of other images than `rank`."
+    others = graph.columns - graph.columns // graph.images
+    if graph.images < 2:
+        raise ValueError("z: this strategy looks for the nearest other image, got a batch of one. "
+                         "Use at least 2 images per batch")
+    if rank > others:
+        raise ValueError(f"rank: column number {rank} of those that show other images was asked for, "
+                         f"and a row has {others}. Use a lower rank, or more images per batch")
+
 def nearest(
     graph: PairGraph, # with a guide
     side: int = 512, # columns per tile
 ) -> tuple[Int[Tensor, "r"], Float[Tensor, "r"]]: # columns of the whole batch, and their similarities
-    "For each row of the graph the most similar column that shows another image, the lowest one among ties."
+    """For each row of the graph the most similar column that shows another image, the lowest one among ties.
+
+    Raises `ValueError` for a batch of one image, which has no other."""
+    _check_others(graph, 1)
     similarity, N, m = graph.guide, graph.images, graph.held
     def of(rows: Tensor, columns: Tensor, start: int) -> tuple[Tensor, Tensor]:
         symmetric = rows.shape == columns.shape and not graph.cross
@@ -110,7 +123,10 @@ def nearest_of_rank(
     rank: int, # 1 for the most similar column, 2 for the next one, …
     height: int = 512, # rows per block
 ) -> tuple[Int[Tensor, "r"], Float[Tensor, "r"]]: # columns of the whole batch, and their similarities
-    "For each row the `rank`-th most similar column that shows another image, the lowest first among ties."
+    """For each row the `rank`-th most similar column that shows another image, the lowest first among ties.
+
+    Raises `ValueError` for a batch of one image, and for more columns than a row has."""
+    _check_others(graph, rank)
     out, values, tolerance = [], [], graph.guide.tolerance
     for block, S in similarities(graph, height):
         fill_own(S, block.start, block.columns.start, graph.images, -torch.inf)

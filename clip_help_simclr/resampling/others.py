@@ -121,9 +121,6 @@ class NearestOfOtherView(Resampler):
         if graph.cross:
             raise ValueError("z_image, z_text: NearestOfOtherView looks for the neighbours of a row's other view in its own "
                              "tower, and pairs across towers are none of those. Use AddNewPositive")
-        if graph.images < 2:
-            raise ValueError("z: NearestOfOtherView looks for the nearest other image, got a batch of one. "
-                             "Use at least 2 images per batch")
         column, value = nearest(graph)
         column, value = column.roll(-graph.held), value.roll(-graph.held)  # those of the next view
         weights = torch.ones_like(column, dtype=graph.weights.dtype)[:, None]

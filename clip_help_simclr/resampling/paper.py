@@ -53,13 +53,6 @@ class AddNewPositive(Resampler):
 
     def edit(self, graph):
         if self.pool == "dataset": return self._last_view(graph)
-        if graph.images < 2:
-            raise ValueError("z: AddNewPositive looks for the nearest other image, got a batch of one. "
-                             "Use at least 2 images per batch")
-        others = graph.columns - graph.columns // graph.images
-        if self.rank > others:
-            raise ValueError(f"rank: AddNewPositive takes column number {self.rank} of those that show other images, "
-                             f"and a row has {others}. Use a lower rank, or more images per batch")
         new, value = nearest(graph) if self.rank == 1 else nearest_of_rank(graph, self.rank)
         share = torch.full_like(graph.weights[:, :1], self.weight)
         edited = torch.cat([(1 - self.weight) * graph.weights, share], 1)

@@ -48,8 +48,9 @@ def check_same_run(
         raise ValueError(f"folder: the checkpoints in {str(folder)!r} are not those of a run. "
                          "Use another folder") from None
     if "meant" in found: # defaults of a class of one's own may have changed, though the text that names it has not
-        there |= found["meant"]
-        here |= facts["meant"]
+        for name, meaning in facts["meant"].items():
+            text = name.split()[0]  # where the texts differ, they say it all
+            if there.get(text) == here.get(text): there[name], here[name] = found["meant"].get(name), meaning
     names = [k for k in there | here if there.get(k) != here.get(k)]
     changed = {k: f"{k} was {there.get(k)!r}, is {here.get(k)!r}" for k in names}
     if changed and not allow_changes:

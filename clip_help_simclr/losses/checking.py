@@ -145,9 +145,11 @@ def check_loss(
 
     Raises `AssertionError` that says what is wrong."""
     assert isinstance(rows, RowLoss), f"expected a RowLoss, got {type(rows).__name__}"
-    edits = [SimCLR(), AddNewPositive(), DropFalsePositive(0.3), DropFalseNegative(0.3), Compose(AddNewPositive(), DropEasyNegative(0.3))]
-    for edit in edits:
-        for name, plain in _graphs(edit): _check_rows(rows, edit(plain), f"{edit!r}, {name}")
+    both = Compose(AddNewPositive(), DropEasyNegative(0.3))
+    for edit in (SimCLR(), AddNewPositive(), DropFalsePositive(0.3), DropFalseNegative(0.3), both):
+        for name, plain in _graphs(edit):
+            _check_rows(rows, edit(plain), f"{edit!r}, {name}")
+            _check_parts(rows, edit, plain, f"{edit!r}, {name}")
     name, plain = next(_graphs(SimCLR()))
     barred = plain.with_band(high=1)  # the row itself, and nothing else
     x = _features(rows, plain)
@@ -175,6 +177,18 @@ def _total(
     mine, own = graph.rows(), torch.zeros(len(graph), x.shape[1], dtype=x.dtype)
     value = row_blocks(x[mine], x, graph, rows, own, gx, tile)
     return value, gx.index_add(0, mine, own)
+
+def _check_parts(rows: RowLoss, edit: Resampler, plain: PairGraph, name: str) -> None:
+    "Processes that hold 2 and 4 of the images must make the same total together as one that holds all."
+    x = _features(rows, plain)
+    value, gradient = _total(rows, x, edit(plain))
+    parts = [_total(rows, x, edit(_part(plain, held, first))) for held, first in ((2, 0), (4, 2))]
+    together, of_parts = sum(part[0] for part in parts), sum(part[1] for part in parts)
+    assert torch.allclose(torch.as_tensor(together), value, rtol=1e-9, atol=1e-9), (
+        f"{rows!r}, {name}: two processes sum to {together:.6f}, one that holds all rows gives {value:.6f}. "
+        "A row's loss may depend on its own products only")
+    assert torch.allclose(torch.as_tensor(of_parts), gradient, rtol=1e-8, atol=1e-9), (
+        f"{rows!r}, {name}: two processes give another gradient than one that holds all rows")
 
 def _check_rows(rows: RowLoss, graph: PairGraph, name: str) -> None:
     "One graph: gradient, blocks, parts, and the fast way if there is one."
